@@ -1,0 +1,67 @@
+package virtcontainers
+
+import (
+	"context"
+	"net"
+	"os"
+)
+
+// Hypervisor starts virtual machines.
+type Hypervisor interface {
+	// Start starts a VM and returns once its process runs; the guest is then
+	// still booting. When it fails nothing is left behind. The files in spec
+	// stay the caller's, to be closed once Start has returned.
+	Start(ctx context.Context, spec VMSpec) (VM, error)
+}
+
+// VM is one virtual machine. All methods may be called at any time and from any
+// goroutine; after Done is closed, those that need the machine fail with
+// errdefs.ErrUnavailable.
+type VM interface {
+	// PID is the host process that is the machine.
+	PID() int
+	// Channel returns the byte stream to the agent. It may be called once. It
+	// waits, as long as ctx allows, until bytes can be exchanged; what is
+	// written before the agent listens is kept for it.
+	Channel(ctx context.Context) (net.Conn, error)
+	// Done is closed once the machine's process is gone, for whatever reason.
+	Done() <-chan struct{}
+	// Err says why the machine ended: nil before Done is closed and after an
+	// asked-for end, else an error that carries what Log returns.
+	Err() error
+	// Log returns the last lines of the guest's console and of the
+	// hypervisor's own messages, for a person: at most 8 KiB of printable text.
+	Log() string
+	// Kill ends the machine at once and returns when its process is gone and
+	// what the driver took for it is released. It may be called again.
+	Kill(ctx context.Context) error
+}
+
+// VMSpec is what a machine is made of.
+type VMSpec struct {
+	// ID names the machine in messages and in the process list.
+	ID string
+	// Dir is a private directory of this VM that exists and is the caller's to
+	// remove once the VM is gone.
+	Dir string
+	// VCPUs is the number of virtual CPUs, at least 1.
+	VCPUs uint32
+	// MemoryMiB is the guest's RAM, at least 64.
+	MemoryMiB uint64
+	// Kernel is the path of an uncompressed, PVH-bootable kernel (vmlinux).
+	Kernel string
+	// Image is the path of the guest's initramfs.
+	Image string
+	// KernelArgs are appended to the kernel's command line.
+	KernelArgs []string
+	// Share is a virtio-fs device, or nil.
+	Share *Share
+}
+
+// Share is a virtio-fs device.
+type Share struct {
+	// Tag is the name by which the guest mounts it.
+	Tag string
+	// Socket is the hypervisor's end of a connection to the vhost-user daemon.
+	Socket *os.File
+}
