@@ -1,0 +1,159 @@
+package channel
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+const (
+	// headerTimeout bounds how long a stream may stay without its header.
+	headerTimeout = 10 * time.Second
+	// writeTimeout is how long the peer may leave the connection unread before
+	// it is given up. A guest on a busy machine can be slow; a dead one is
+	// noticed by its process, not by this.
+	writeTimeout = 2 * time.Minute
+	// maxGarbage is how many bytes of an earlier session may come before a
+	// hello: what a port and its sockets can hold, with room to spare.
+	maxGarbage = 4 << 20
+	// backlog is how many streams may be opened and not yet accepted.
+	backlog = 256
+)
+
+// Session is one conversation of the host with a guest.
+type Session struct {
+	mux *yamux.Session
+}
+
+// Connect begins a session from the host's side: it greets the guest at the
+// other end of conn and waits for its answer until ctx ends. The session owns
+// conn, which is closed also when Connect fails.
+func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err := greet(conn)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, errors.Join(err, context.Cause(ctx))
+	}
+	mux, err := yamux.Client(conn, config())
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
+	}
+	return &Session{mux: mux}, nil
+}
+
+func greet(conn net.Conn) error {
+	var ours hello
+	if _, err := rand.Read(ours.nonce[:]); err != nil {
+		return err
+	}
+	if _, err := conn.Write(ours.encode()); err != nil {
+		return fmt.Errorf("greeting the guest: %w", err)
+	}
+	// What a clone's port still held of its template's session ends with the
+	// hello that carries our nonce.
+	for rest := maxGarbage; rest > 0; rest -= helloSize {
+		theirs, err := readHello(conn, rest)
+		if err != nil {
+			return err
+		}
+		if theirs == ours {
+			return nil
+		}
+	}
+	return errors.New("the guest answered with hellos that are not for this session")
+}
+
+// Accept begins a session from the guest's side: it waits for the host's hello
+// on port and answers it. The session owns port.
+func Accept(port io.ReadWriteCloser) (*Session, error) {
+	h, err := readHello(port, maxGarbage)
+	if err == nil {
+		_, err = port.Write(h.encode())
+	}
+	if err != nil {
+		port.Close()
+		return nil, err
+	}
+	mux, err := yamux.Server(port, config())
+	if err != nil {
+		port.Close()
+		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
+	}
+	return &Session{mux: mux}, nil
+}
+
+// config has no keep-alive: a guest that is paused must not lose its session,
+// and one that died is noticed by its process.
+func config() *yamux.Config {
+	c := yamux.DefaultConfig()
+	c.AcceptBacklog = backlog
+	c.EnableKeepAlive = false
+	c.ConnectionWriteTimeout = writeTimeout
+	c.StreamOpenTimeout = 0
+	c.LogOutput = io.Discard // errors reach the streams and the caller
+	return c
+}
+
+// Open opens a stream and says what it is.
+func (s *Session) Open(h Header) (net.Conn, error) {
+	stream, err := s.mux.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("opening a stream to the guest: %w", err)
+	}
+	if _, err := stream.Write(h.encode()); err != nil {
+		stream.Close()
+		return nil, fmt.Errorf("opening a stream to the guest: %w", err)
+	}
+	return stream, nil
+}
+
+// Serve hands each stream that the host opens to handle, in a goroutine of its
+// own, until the session ends, and returns when they have all returned. handle
+// owns its stream.
+func (s *Session) Serve(handle func(Header, net.Conn)) error {
+	var handlers sync.WaitGroup
+	defer handlers.Wait()
+	for {
+		stream, err := s.mux.AcceptStream()
+		if err != nil {
+			return fmt.Errorf("the host ended the session: %w", err)
+		}
+		handlers.Go(func() {
+			h, err := acceptHeader(stream)
+			if err != nil {
+				stream.Close()
+				return
+			}
+			handle(h, stream)
+		})
+	}
+}
+
+func acceptHeader(stream net.Conn) (Header, error) {
+	if err := stream.SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
+		return Header{}, err
+	}
+	h, err := readHeader(stream)
+	if err != nil {
+		return Header{}, err
+	}
+	return h, stream.SetReadDeadline(time.Time{})
+}
+
+// Done is closed when the session has ended.
+func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
+
+// Close ends the session and all its streams.
+func (s *Session) Close() error { return s.mux.Close() }

@@ -1,0 +1,197 @@
+package channel
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// socketPair is what a VM driver gives: a real socket, with the kernel's buffers.
+func socketPair(t *testing.T) (host, guest net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socketpair")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	return ends[0], ends[1]
+}
+
+// sessions connects both sides; the guest's streams go to handle.
+func sessions(t *testing.T, handle func(Header, net.Conn)) *Session {
+	t.Helper()
+	hostEnd, guestEnd := socketPair(t)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		guest, err := Accept(guestEnd)
+		if err != nil {
+			t.Errorf("guest: %v", err)
+			return
+		}
+		guest.Serve(handle)
+		guest.Close()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	host, err := Connect(ctx, hostEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		host.Close()
+		<-served
+	})
+	return host
+}
+
+func TestStreamsCarryBytesAndTheirEnd(t *testing.T) {
+	host := sessions(t, func(h Header, conn net.Conn) {
+		defer conn.Close()
+		if h.Kind != Stdio || h.ID != 7 {
+			t.Errorf("header %+v", h)
+		}
+		io.Copy(conn, conn)
+	})
+	conn, err := host.Open(Header{Stdio, 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	want := make([]byte, 8<<20)
+	rng := rand.NewChaCha8([32]byte{1})
+	rng.Read(want)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		conn.Write(want)
+		conn.Close()
+	})
+	got, err := io.ReadAll(conn)
+	writer.Wait()
+	if err != nil || sha256.Sum256(got) != sha256.Sum256(want) {
+		t.Fatalf("%d bytes came back of %d, err %v", len(got), len(want), err)
+	}
+}
+
+func TestAReaderThatStopsStallsNoOtherStream(t *testing.T) {
+	host := sessions(t, func(h Header, conn net.Conn) {
+		defer conn.Close()
+		if h.ID == 1 {
+			conn.Write(make([]byte, 4<<20)) // nobody reads this
+			return
+		}
+		io.Copy(conn, conn)
+	})
+	stuck, err := host.Open(Header{Stdio, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	for id := uint64(2); id < 20; id++ {
+		conn, err := host.Open(Header{Stdio, id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Write([]byte("ping")); err != nil {
+			t.Fatal(err)
+		}
+		var pong [4]byte
+		if _, err := io.ReadFull(conn, pong[:]); err != nil || string(pong[:]) != "ping" {
+			t.Fatalf("stream %d: %q, %v", id, pong, err)
+		}
+		conn.Close()
+	}
+}
+
+func TestASecondSessionOnTheSamePortIgnoresWhatIsLeftOfTheFirst(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	// Left over: a torn frame, and a hello of another session.
+	leftover := append([]byte{0xfe, 'h', 'y', 'p', 1, 2, 3}, hello{nonce: [16]byte{9}}.encode()...)
+	if _, err := guestEnd.Write(append(leftover, helloMagic[:5]...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hostEnd.Write(bytes.Repeat([]byte{0xfe, 'h'}, 500)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		guest, err := Accept(guestEnd)
+		if err != nil {
+			t.Errorf("guest: %v", err)
+			return
+		}
+		guest.Serve(func(_ Header, conn net.Conn) { conn.Close() })
+		guest.Close()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	host, err := Connect(ctx, hostEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Close()
+	<-done
+}
+
+func TestConnectEndsWithItsContext(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	defer guestEnd.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Connect(ctx, hostEnd); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("err %v, want the context's", err)
+	}
+}
+
+func TestConnectGivesUpOnAGuestThatBabbles(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(guestEnd, io.LimitReader(zeros{}, maxGarbage*2))
+	}()
+	if _, err := Connect(t.Context(), hostEnd); err == nil {
+		t.Fatal("a session with a guest that never said hello")
+	}
+	guestEnd.Close()
+	<-done
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestAStreamEndsWhenTheSessionDoes(t *testing.T) {
+	host := sessions(t, func(_ Header, conn net.Conn) { io.Copy(io.Discard, conn) })
+	conn, err := host.Open(Header{Stdio, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Close()
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Fatal("read from a stream of a closed session")
+	}
+	<-host.Done()
+}
