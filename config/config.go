@@ -1,0 +1,129 @@
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+// DefaultPath is where the configuration is looked for when $HYPER_CONFIG is
+// not set.
+const DefaultPath = "/etc/hyper/config.toml"
+
+// Config is everything that an operator can choose.
+type Config struct {
+	Sandbox   Sandbox   `toml:"sandbox"`
+	Guest     Guest     `toml:"guest"`
+	QEMU      QEMU      `toml:"qemu"`
+	Virtiofsd Virtiofsd `toml:"virtiofsd"`
+}
+
+// Sandbox is what is chosen for each sandbox (pod).
+type Sandbox struct {
+	// MemoryMiB is the guest's memory in MiB, at least MinMemoryMiB.
+	MemoryMiB uint64 `toml:"memory_mib"`
+	// VCPUs is the number of virtual CPUs, at least 1.
+	VCPUs uint32 `toml:"vcpus"`
+	// MaxMemoryMiB bounds what annotations and container limits may ask for,
+	// in MiB; 0 is the host's memory.
+	MaxMemoryMiB uint64 `toml:"max_memory_mib"`
+	// MaxVCPUs bounds what annotations and container limits may ask for; 0 is
+	// the host's number of CPUs.
+	MaxVCPUs uint32 `toml:"max_vcpus"`
+	// Annotations lists what annotations may set: see AnnotationPrefix.
+	Annotations []string `toml:"annotations"`
+	// BootTimeout bounds the time from the start of a VM to its agent's first
+	// answer.
+	BootTimeout Duration `toml:"boot_timeout"`
+	// Debug makes shim and agent log more.
+	Debug bool `toml:"debug"`
+}
+
+// Guest is what the virtual machine boots.
+type Guest struct {
+	// Kernel is the path of an uncompressed kernel (vmlinux), or empty: see
+	// GuestFiles.
+	Kernel string `toml:"kernel"`
+	// Image is the path of the guest's initramfs, or empty: see GuestFiles.
+	Image string `toml:"image"`
+	// KernelArgs are appended to the kernel's command line.
+	KernelArgs []string `toml:"kernel_args"`
+}
+
+// QEMU is the hypervisor.
+type QEMU struct {
+	// Path is the QEMU binary, or empty to search for it.
+	Path string `toml:"path"`
+	// Machine is MachineQ35 or MachineMicroVM.
+	Machine string `toml:"machine"`
+	// Accel is AccelAuto, AccelKVM or AccelTCG.
+	Accel string `toml:"accel"`
+	// Firmware is the path of qboot.rom, or empty to search for it.
+	Firmware string `toml:"firmware"`
+	// UIDBase is the first of the user ids as which virtual machines run.
+	UIDBase uint32 `toml:"uid_base"`
+}
+
+// Virtiofsd is the daemon that shares the root filesystem with the guest.
+type Virtiofsd struct {
+	// Path is the virtiofsd binary, or empty to search for it.
+	Path string `toml:"path"`
+	// Cache is CacheAuto, CacheAlways or CacheNever.
+	Cache string `toml:"cache"`
+}
+
+// Allowed values of QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.
+const (
+	MachineQ35     = "q35"
+	MachineMicroVM = "microvm"
+
+	AccelAuto = "auto"
+	AccelKVM  = "kvm"
+	AccelTCG  = "tcg"
+
+	CacheAuto   = "auto"
+	CacheAlways = "always"
+	CacheNever  = "never"
+)
+
+// Duration is a time.Duration that is written as in "30s".
+type Duration struct{ time.Duration }
+
+// UnmarshalText reads what time.ParseDuration does.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return notDuration(text)
+	}
+	d.Duration = v
+	return nil
+}
+
+// notDuration is a text that is no duration. The decoder gives no position with
+// it where the value is not a string.
+type notDuration string
+
+func (n notDuration) Error() string { return fmt.Sprintf("%q is not a duration", string(n)) }
+
+// MarshalText writes the form that UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) {
+	return []byte(d.String()), nil
+}
+
+// Default is the configuration of a host that has no file.
+func Default() *Config {
+	return &Config{
+		Sandbox: Sandbox{
+			MemoryMiB:   256,
+			VCPUs:       1,
+			Annotations: []string{annotationMemory, annotationVCPUs},
+			BootTimeout: Duration{30 * time.Second},
+		},
+		Guest: Guest{KernelArgs: []string{}},
+		QEMU: QEMU{
+			Machine: MachineQ35,
+			Accel:   AccelAuto,
+			UIDBase: 0x70000000,
+		},
+		Virtiofsd: Virtiofsd{Cache: CacheAuto},
+	}
+}

@@ -1,0 +1,157 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// MinMemoryMiB is the smallest guest that boots and has room for a process.
+	MinMemoryMiB = 64
+	// MaxVCPUs is what every machine type can have.
+	MaxVCPUs = 255
+
+	minUIDBase = 1 << 16
+	// Each machine takes the base plus a process id, which is below 1<<22.
+	maxUIDBase = 1<<32 - 2 - 1<<22
+
+	minBootTimeout = time.Second
+	maxBootTimeout = time.Hour
+)
+
+// host is what the machine that runs the sandboxes has.
+type host struct {
+	memoryMiB uint64
+	cpus      uint32
+}
+
+func thisHost() host {
+	h := host{memoryMiB: 1 << 20, cpus: uint32(min(runtime.NumCPU(), MaxVCPUs))}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		h.memoryMiB = uint64(info.Totalram) * uint64(info.Unit) >> 20
+	}
+	return h
+}
+
+// known is every key with what it allows, in the words of an error message.
+func known() []struct{ key, allowed string } {
+	return []struct{ key, allowed string }{
+		{"sandbox.memory_mib", fmt.Sprintf("a whole number of MiB, from %d to sandbox.max_memory_mib or the host's memory", MinMemoryMiB)},
+		{"sandbox.vcpus", fmt.Sprintf("a whole number, from 1 to sandbox.max_vcpus or the host's CPUs (at most %d)", MaxVCPUs)},
+		{"sandbox.max_memory_mib", fmt.Sprintf("0 for the host's memory, or a whole number of MiB, at least %d", MinMemoryMiB)},
+		{"sandbox.max_vcpus", fmt.Sprintf("0 for the host's CPUs, or a whole number from 1 to %d", MaxVCPUs)},
+		{"sandbox.annotations", fmt.Sprintf("a list of %s", quoted(allAnnotations()))},
+		{"sandbox.boot_timeout", fmt.Sprintf("a duration such as \"30s\", from %v to %v", minBootTimeout, maxBootTimeout)},
+		{"sandbox.debug", "true or false"},
+		{"guest.kernel", "an absolute path, or \"\" for the installed kernel"},
+		{"guest.image", "an absolute path, or \"\" for the installed image"},
+		{"guest.kernel_args", "a list of words, each without white space"},
+		{"qemu.path", "an absolute path, or \"\" to search for it"},
+		{"qemu.machine", quoted([]string{MachineQ35, MachineMicroVM})},
+		{"qemu.accel", quoted([]string{AccelAuto, AccelKVM, AccelTCG})},
+		{"qemu.firmware", "an absolute path, or \"\" to search for it"},
+		{"qemu.uid_base", fmt.Sprintf("a whole number from %d to %d", minUIDBase, int64(maxUIDBase))},
+		{"virtiofsd.path", "an absolute path, or \"\" to search for it"},
+		{"virtiofsd.cache", quoted([]string{CacheAuto, CacheAlways, CacheNever})},
+	}
+}
+
+func quoted(words []string) string {
+	var b strings.Builder
+	for i, word := range words {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", word)
+	}
+	return b.String()
+}
+
+func unknownKey(at position, key string) error {
+	table, _, dotted := strings.Cut(key, ".")
+	var inTable, tables []string
+	for _, k := range known() {
+		t, name, _ := strings.Cut(k.key, ".")
+		if t == table {
+			inTable = append(inTable, name)
+		}
+		if !slices.Contains(tables, "["+t+"]") {
+			tables = append(tables, "["+t+"]")
+		}
+	}
+	if dotted && inTable != nil {
+		return fmt.Errorf("%s: unknown key %s: [%s] has %s: %w", at, key, table,
+			strings.Join(inTable, ", "), errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("%s: unknown key %s: there are %s: %w", at, key, strings.Join(tables, ", "), errdefs.ErrInvalidArgument)
+}
+
+// badValue says what key allows; got is the value, or empty if it is not known.
+func badValue(at position, key, got string) error {
+	for _, k := range known() {
+		if k.key == key {
+			if got != "" {
+				got = " " + got
+			}
+			return fmt.Errorf("%s: %s: bad value%s: allowed is %s: %w", at, key, got, k.allowed, errdefs.ErrInvalidArgument)
+		}
+	}
+	return fmt.Errorf("%s: %s: bad value: %w", at, key, errdefs.ErrInvalidArgument)
+}
+
+// check is one rule about the value of one key.
+type check struct {
+	key   string
+	value any
+	ok    bool
+}
+
+// validate finds the first value that is not allowed.
+func (c *Config) validate(h host, seen positions) error {
+	limits := c.limits(h)
+	s := c.Sandbox
+	checks := []check{
+		{"sandbox.max_memory_mib", s.MaxMemoryMiB, s.MaxMemoryMiB == 0 || s.MaxMemoryMiB >= MinMemoryMiB},
+		{"sandbox.max_vcpus", s.MaxVCPUs, s.MaxVCPUs <= MaxVCPUs},
+		{"sandbox.memory_mib", s.MemoryMiB, s.MemoryMiB >= MinMemoryMiB && s.MemoryMiB <= limits.MemoryMiB},
+		{"sandbox.vcpus", s.VCPUs, s.VCPUs >= 1 && s.VCPUs <= limits.VCPUs},
+		{"sandbox.boot_timeout", s.BootTimeout.Duration, s.BootTimeout.Duration >= minBootTimeout && s.BootTimeout.Duration <= maxBootTimeout},
+		{"qemu.machine", c.QEMU.Machine, slices.Contains([]string{MachineQ35, MachineMicroVM}, c.QEMU.Machine)},
+		{"qemu.accel", c.QEMU.Accel, slices.Contains([]string{AccelAuto, AccelKVM, AccelTCG}, c.QEMU.Accel)},
+		{"qemu.uid_base", c.QEMU.UIDBase, c.QEMU.UIDBase >= minUIDBase && c.QEMU.UIDBase <= maxUIDBase},
+		{"virtiofsd.cache", c.Virtiofsd.Cache, slices.Contains([]string{CacheAuto, CacheAlways, CacheNever}, c.Virtiofsd.Cache)},
+	}
+	for _, name := range s.Annotations {
+		checks = append(checks, check{"sandbox.annotations", name, slices.Contains(allAnnotations(), name)})
+	}
+	for _, arg := range c.Guest.KernelArgs {
+		checks = append(checks, check{"guest.kernel_args", arg, arg != "" && !strings.ContainsAny(arg, " \t\r\n\x00")})
+	}
+	for _, p := range []struct{ key, path string }{
+		{"guest.kernel", c.Guest.Kernel}, {"guest.image", c.Guest.Image},
+		{"qemu.path", c.QEMU.Path}, {"qemu.firmware", c.QEMU.Firmware}, {"virtiofsd.path", c.Virtiofsd.Path},
+	} {
+		checks = append(checks, check{p.key, p.path, p.path == "" || filepath.IsAbs(p.path)})
+	}
+	for _, k := range checks {
+		if !k.ok {
+			return badValue(seen[k.key], k.key, printed(k.value))
+		}
+	}
+	return nil
+}
+
+func printed(v any) string {
+	if s, ok := v.(string); ok {
+		return fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprint(v)
+}
