@@ -1,0 +1,102 @@
+# Hyper: containers in virtual machines, for containerd. `make help` lists what can be made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := all
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+
+GO ?= go
+OUTPUT := $(abspath _output)
+# Where downloads and kernels are kept, outside the checkout.
+export HYPER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hyper
+
+HOST_COMMANDS := $(filter-out hyper-agent,$(notdir $(wildcard cmd/*)))
+# The agent is the only program that needs C: seccomp filters, and runc's code that enters namespaces.
+AGENT_TAGS := seccomp netgo osusergo
+AGENT_LDFLAGS := -s -w -linkmode external -extldflags "-static"
+
+# Packages that run without a VM; what is in test/ starts daemons and machines.
+HOST_PACKAGES = $(shell $(GO) list ./... | grep -v '/test\(/\|$$\)')
+
+# A test must not begin before what it needs is built; Go and the kernel's build use all processors themselves.
+.NOTPARALLEL:
+
+.PHONY: all help
+all: build guest ## Build everything an installation needs, into _output
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##@ Building
+
+.PHONY: setup build agent guest kernel
+setup: ## Install the distribution's packages that building and testing need
+	@hack/setup
+
+build: ## Build the programs of the host: the shim, hyperctl
+	@mkdir -p $(OUTPUT)/bin
+	@for c in $(HOST_COMMANDS); do \
+		echo "building $$c"; \
+		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(OUTPUT)/bin/$$c ./cmd/$$c; \
+	done
+
+agent: ## Build the guest's agent, statically linked
+	@mkdir -p $(OUTPUT)/libexec
+	@echo "building hyper-agent"
+	@CGO_ENABLED=1 $(GO) build -trimpath -tags '$(AGENT_TAGS)' -ldflags '$(AGENT_LDFLAGS)' \
+		-o $(OUTPUT)/libexec/hyper-agent ./cmd/hyper-agent
+
+guest: agent ## Build the guest images: the distribution's kernel, and HyperKernel when it is built
+	@hack/build-guest $(OUTPUT)
+
+kernel: ## Build HyperKernel (ten minutes, once), and its guest image when the agent is there
+	@guest/kernel/build >/dev/null
+	@if [ -f $(OUTPUT)/libexec/hyper-agent ]; then hack/build-guest $(OUTPUT); fi
+
+.PHONY: generate clean
+generate: ## Generate code from the protocol's definitions
+	$(GO) generate ./...
+
+clean: ## Remove what was built; the cache stays
+	rm -rf $(OUTPUT)
+
+##@ Installing
+
+.PHONY: install uninstall
+install: ## Install under PREFIX (/usr/local), staged in DESTDIR; run `make` first
+	@hack/install $(OUTPUT) "$(DESTDIR)$(PREFIX)" "$(DESTDIR)$(SYSCONFDIR)/hyper"
+
+uninstall: ## Remove what install has put under PREFIX; the configuration stays
+	rm -f $(addprefix "$(DESTDIR)$(PREFIX)"/bin/,$(HOST_COMMANDS))
+	rm -f "$(DESTDIR)$(PREFIX)"/libexec/hyper-agent
+	rm -rf "$(DESTDIR)$(PREFIX)"/share/hyper
+
+##@ Checking
+
+.PHONY: lint test race fuzz bench demo containerd
+lint: ## Check formatting, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+		if [ -n "$$unformatted" ]; then echo "not formatted as gofmt does:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+containerd: ## Fetch the containerds that the tests run against, into the cache
+	@hack/fetch-containerd >/dev/null
+
+test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m -p 1 ./...
+
+race: ## Run the tests that need no VM under the race detector
+	$(GO) test -race -count=1 -timeout 20m $(HOST_PACKAGES)
+
+fuzz: ## Run every fuzz target for a few seconds (FUZZTIME=5s)
+	@hack/fuzz $(FUZZTIME)
+
+bench: build guest ## Measure starts, throughput and memory
+	HYPER_OUTPUT=$(OUTPUT) $(GO) run ./test/bench
+
+demo: build guest containerd ## Show a container in a VM of its own, under a private containerd
+	HYPER_OUTPUT=$(OUTPUT) hack/demo
