@@ -1,0 +1,233 @@
+package qmp
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A script is QEMU's side of a conversation: it gets each line that the client
+// sends and answers with lines of its own. The driver's tests speak to a real QEMU.
+func converse(t *testing.T, onEvent func(Event), script func(in *bufio.Scanner, out io.Writer)) *Client {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer theirs.Close()
+		script(bufio.NewScanner(theirs), theirs)
+	}()
+	if onEvent == nil {
+		onEvent = func(Event) {}
+	}
+	c := New(ours, onEvent)
+	t.Cleanup(func() { c.Close(); c.Close(); <-ended })
+	return c
+}
+
+func handshake(in *bufio.Scanner, out io.Writer) {
+	fmt.Fprintln(out, `{"QMP": {"version": {}, "capabilities": ["oob"]}}`)
+	in.Scan()
+	fmt.Fprintln(out, `{"return": {}, "id": 1}`)
+}
+
+func deadline(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestCommands(t *testing.T) {
+	var asked []string
+	c := converse(t, nil, func(in *bufio.Scanner, out io.Writer) {
+		handshake(in, out)
+		for _, answer := range []string{
+			`{"return": {"running": true, "status": "running\u0007"}, "id": 2}`,
+			`{"return": {}, "id": 3}`,
+			`{"id": 4, "error": {"class": "GenericError", "desc": "no"}}`,
+			`{"return": {}, "id": 5}`,
+		} {
+			in.Scan()
+			asked = append(asked, in.Text())
+			fmt.Fprintln(out, answer)
+		}
+	})
+	ctx := deadline(t, 5*time.Second)
+	if s, err := c.QueryStatus(ctx); err != nil || s != (Status{Running: true, State: "running?"}) {
+		t.Errorf("QueryStatus() = %+v, %v", s, err)
+	}
+	if err := c.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	var refused *Error
+	if err := c.Cont(ctx); !errors.As(err, &refused) || *refused != (Error{"cont", "GenericError", "no"}) {
+		t.Errorf("Cont() = %v", err)
+	}
+	if err := c.Quit(ctx); err != nil {
+		t.Error(err)
+	}
+	<-c.Done()
+	want := `{"execute":"query-status","id":2} {"execute":"stop","id":3} {"execute":"cont","id":4} {"execute":"quit","id":5}`
+	if got := strings.Join(asked, " "); got != want {
+		t.Errorf("asked %s", got)
+	}
+	if err := c.Stop(ctx); !errdefs.IsUnavailable(err) {
+		t.Errorf("Stop() afterwards = %v", err)
+	}
+}
+
+func TestRepliesAreMatchedByID(t *testing.T) {
+	both := make(chan struct{})
+	c := converse(t, nil, func(in *bufio.Scanner, out io.Writer) {
+		handshake(in, out)
+		answers := map[bool]string{}
+		for range 2 {
+			in.Scan()
+			var id int
+			stop := strings.Contains(in.Text(), "stop")
+			if _, err := fmt.Sscanf(in.Text()[strings.Index(in.Text(), `"id"`):], `"id":%d`, &id); err != nil {
+				t.Error(err)
+			}
+			if stop {
+				answers[stop] = fmt.Sprintf(`{"error": {"class": "c", "desc": "stop refused"}, "id": %d}`, id)
+			} else {
+				answers[stop] = fmt.Sprintf(`{"return": {"status": "paused"}, "id": %d}`, id)
+			}
+		}
+		fmt.Fprintln(out, answers[false])
+		fmt.Fprintln(out, answers[true])
+		<-both
+	})
+	ctx := deadline(t, 5*time.Second)
+	stopped := make(chan error)
+	go func() { stopped <- c.Stop(ctx) }()
+	s, err := c.QueryStatus(ctx)
+	if err != nil || s.State != "paused" {
+		t.Errorf("QueryStatus() = %+v, %v", s, err)
+	}
+	if err := <-stopped; err == nil || !strings.Contains(err.Error(), "stop refused") {
+		t.Errorf("Stop() = %v", err)
+	}
+	close(both)
+}
+
+func TestEventsComeInOrder(t *testing.T) {
+	var got []string
+	c := converse(t, func(e Event) { got = append(got, e.Name+string(e.Data)) }, func(in *bufio.Scanner, out io.Writer) {
+		handshake(in, out)
+		fmt.Fprintln(out, `{"event": "STOP"}`)
+		fmt.Fprintln(out, `{"event": "SHUTDOWN", "data": {"guest":true}, "timestamp": {"seconds": 1}}`)
+	})
+	<-c.Done()
+	if fmt.Sprint(got) != `[STOP SHUTDOWN{"guest":true}]` {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestGivingUp(t *testing.T) {
+	for name, script := range map[string]func(in *bufio.Scanner, out io.Writer){
+		"no greeting": func(in *bufio.Scanner, _ io.Writer) { in.Scan() },
+		"no answer": func(in *bufio.Scanner, out io.Writer) {
+			handshake(in, out)
+			for in.Scan() {
+			}
+		},
+		"not reading": func(in *bufio.Scanner, out io.Writer) {
+			handshake(in, out)
+			_, _ = io.Copy(io.Discard, strings.NewReader(""))
+			in.Scan()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := converse(t, nil, script)
+			for range 3 {
+				if err := c.Stop(deadline(t, 30*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) &&
+					!errdefs.IsUnavailable(err) {
+					t.Errorf("Stop() = %v", err)
+				}
+			}
+			c.Close()
+		})
+	}
+}
+
+func TestNonsenseEndsTheConnection(t *testing.T) {
+	for name, line := range map[string]string{
+		"not JSON":         "hello",
+		"second greeting":  `{"QMP": {}}`,
+		"unknown kind":     `{"id": 2}`,
+		"reply with no id": `{"return": {}}`,
+		"error with no id": `{"error": {"desc": "JSON parse error"}}`,
+		"string id":        `{"return": {}, "id": "2"}`,
+		"too long":         `{"event": "` + strings.Repeat("x", maxLine) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := converse(t, nil, func(in *bufio.Scanner, out io.Writer) {
+				handshake(in, out)
+				in.Scan()
+				fmt.Fprintln(out, line)
+				for in.Scan() {
+				}
+			})
+			if err := c.Stop(deadline(t, 5*time.Second)); !errdefs.IsUnavailable(err) {
+				t.Errorf("Stop() = %v", err)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}`))
+	f.Add([]byte(`{"return": {"status": "running", "running": true}, "id": 2}`))
+	f.Add([]byte(`{"id": 3, "error": {"class": "CommandNotFound", "desc": "The command x has not been found"}}`))
+	f.Add([]byte(`{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true}}`))
+	f.Add([]byte(`{"return": null, "id": -1}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		m, err := decode(line)
+		if err != nil {
+			return
+		}
+		kinds := 0
+		for _, is := range []bool{m.greeting, m.event != nil, m.result != nil, m.failure != nil} {
+			if is {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			t.Errorf("%q is of %d kinds: %+v", line, kinds, m)
+		}
+		if m.failure != nil && len(m.failure.Error()) > 3*maxText {
+			t.Errorf("an error of %d bytes", len(m.failure.Error()))
+		}
+	})
+}
+
+// FuzzConversation feeds a whole connection from QEMU: it must end with it.
+func FuzzConversation(f *testing.F) {
+	f.Add([]byte("{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n{\"return\": {}, \"id\": 2}\n"))
+	f.Add([]byte("{\"QMP\": {}}\n{\"QMP\": {}}\n"))
+	f.Add([]byte("\n\n{}"))
+	f.Fuzz(func(t *testing.T, said []byte) {
+		ours, theirs := net.Pipe()
+		c := New(ours, func(Event) {})
+		drained := make(chan struct{})
+		go func() { defer close(drained); _, _ = io.Copy(io.Discard, theirs) }()
+		_, _ = theirs.Write(said)
+		theirs.Close()
+		_ = c.Stop(deadline(t, time.Second))
+		c.Close()
+		<-drained
+	})
+}
