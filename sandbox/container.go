@@ -1,0 +1,216 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// Container is a container in the sandbox's guest.
+type Container struct {
+	id, bundle string
+	sandbox    *Sandbox
+	guest      *guest
+	plan       *virtcontainers.Plan
+	spec       *specs.Spec // as the bundle has it
+	log        *log.Entry
+	init       *Process
+	// created is guarded by the sandbox's lock; init is set before it is.
+	created bool
+
+	mu     sync.Mutex
+	paused bool
+	execs  map[string]*Process
+}
+
+// ID is the container's id, Bundle its bundle's path on the host.
+func (c *Container) ID() string     { return c.id }
+func (c *Container) Bundle() string { return c.bundle }
+
+// Process returns an exec by its id, or the container's init for "". One that
+// is not there is an errdefs.ErrNotFound.
+func (c *Container) Process(execID string) (*Process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.execs[execID]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("exec %s of container %s: %w", execID, c.id, errdefs.ErrNotFound)
+}
+
+// processes are the container's init and its execs.
+func (c *Container) processes() []*Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := []*Process{c.init}
+	for _, p := range c.execs {
+		list = append(list, p)
+	}
+	return list
+}
+
+func (c *Container) ref() *agentv1.ContainerRef { return &agentv1.ContainerRef{ContainerId: c.id} }
+
+// Pause freezes all processes of the container.
+// errdefs.ErrFailedPrecondition if it is not running.
+func (c *Container) Pause(ctx context.Context) error {
+	if err := c.init.mustBe(Running); err != nil {
+		return err
+	}
+	agent, err := c.guest.call()
+	if err != nil {
+		return err
+	}
+	if err := agent.pause(ctx, c.ref()); err != nil {
+		return fmt.Errorf("pausing container %s: %w", c.id, err)
+	}
+	c.setPaused(true)
+	return nil
+}
+
+// Resume lets a paused container go on.
+// errdefs.ErrFailedPrecondition if it is not paused.
+func (c *Container) Resume(ctx context.Context) error {
+	if err := c.init.mustBe(Paused); err != nil {
+		return err
+	}
+	agent, err := c.guest.call()
+	if err != nil {
+		return err
+	}
+	if err := agent.resume(ctx, c.ref()); err != nil {
+		return fmt.Errorf("resuming container %s: %w", c.id, err)
+	}
+	c.setPaused(false)
+	return nil
+}
+
+func (c *Container) setPaused(paused bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = paused
+}
+
+func (c *Container) isPaused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.paused
+}
+
+// Update changes the container's limits in the guest. The machine keeps its
+// size: a memory limit beyond it is an errdefs.ErrInvalidArgument.
+func (c *Container) Update(ctx context.Context, r *specs.LinuxResources) error {
+	agent, err := c.guest.call()
+	if err != nil {
+		return err
+	}
+	if _, err := virtcontainers.SizeFor(c.guest.size, virtcontainers.Size{
+		MemoryMiB: c.guest.size.MemoryMiB,
+		VCPUs:     c.guest.size.VCPUs,
+	}, r); err != nil {
+		return fmt.Errorf("updating container %s, whose machine keeps its size while it runs: %w", c.id, err)
+	}
+	for _, note := range virtcontainers.GuestResources(r) {
+		c.log.Warn(note)
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encoding the limits: %w", err)
+	}
+	if err := agent.update(ctx, &agentv1.UpdateContainerRequest{ContainerId: c.id, Resources: data}); err != nil {
+		return fmt.Errorf("updating container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// Stats are the numbers of the container's cgroup in the guest.
+func (c *Container) Stats(ctx context.Context) (*stats.Metrics, error) {
+	agent, err := c.guest.call()
+	if err != nil {
+		return nil, err
+	}
+	m, err := agent.stats(ctx, c.ref())
+	if err != nil {
+		return nil, fmt.Errorf("measuring container %s: %w", c.id, err)
+	}
+	return m, nil
+}
+
+// ProcessInfo is a process as the guest has it.
+type ProcessInfo struct {
+	PID    uint32
+	ExecID string // set for the first process of an exec
+}
+
+// Pids are the processes of the container, with the guest's process ids.
+func (c *Container) Pids(ctx context.Context) ([]ProcessInfo, error) {
+	agent, err := c.guest.call()
+	if err != nil {
+		return nil, err
+	}
+	list, err := agent.pids(ctx, c.ref())
+	if err != nil {
+		return nil, fmt.Errorf("listing the processes of container %s: %w", c.id, err)
+	}
+	infos := make([]ProcessInfo, 0, len(list))
+	for _, p := range list {
+		info := ProcessInfo{PID: p.GetPid(), ExecID: p.GetExecId()}
+		if _, err := c.Process(info.ExecID); err != nil {
+			info.ExecID = ""
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// Signal sends a signal to every process of the container.
+func (c *Container) Signal(ctx context.Context, sig uint32) error {
+	return c.init.signal(ctx, sig, true)
+}
+
+// delete releases the container in the guest and on the host.
+func (c *Container) delete(ctx context.Context) error {
+	if agent, err := c.guest.call(); err == nil {
+		if err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
+			return fmt.Errorf("deleting container %s: %w", c.id, err)
+		}
+	}
+	if !c.sandbox.forget(c) {
+		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrNotFound)
+	}
+	c.afterDelete(ctx)
+	return nil
+}
+
+// afterDelete releases what the host has of a container that is out of the
+// guest. It goes on where something fails: the mounts are private to this
+// process and end with it.
+func (c *Container) afterDelete(ctx context.Context) {
+	if c.init != nil {
+		for _, p := range c.processes() {
+			p.streams.close()
+		}
+	}
+	if err := c.sandbox.share.drop(c.id); err != nil {
+		c.log.WithError(err).Error("deleting a container")
+	}
+	if err := unmountRootfs(filepath.Join(c.bundle, rootfsDir)); err != nil {
+		c.log.WithError(err).Error("deleting a container")
+	}
+	if err := c.runHooks(ctx, c.plan.Hooks.Stopped, specs.StateStopped); err != nil {
+		c.log.WithError(err).Warn("a poststop hook failed")
+	}
+}

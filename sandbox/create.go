@@ -1,0 +1,237 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/pkg/identifiers"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// rootfsDir is where in the bundle containerd's root filesystem is mounted.
+const rootfsDir = "rootfs"
+
+// ContainerOptions say what a container is made of.
+type ContainerOptions struct {
+	// ID is containerd's; Bundle is the absolute path of its bundle.
+	ID, Bundle string
+	// Rootfs are containerd's mounts of the root filesystem; none if the bundle
+	// already has it.
+	Rootfs []*types.Mount
+	// Stdio says which streams the init process has.
+	Stdio
+}
+
+// CreateContainer makes a container whose init process waits to be started. The
+// first container boots the machine, in a size that holds its limits. When it
+// fails nothing is left of the container; a machine that booted stays for the
+// next, until Stop.
+func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
+	c, size, err := s.plan(o)
+	if err != nil {
+		return nil, err
+	}
+	if c.guest, err = s.reserve(c, size); err != nil {
+		return nil, err
+	}
+	if err := s.create(ctx, c, o); err != nil {
+		s.forget(c)
+		return nil, err
+	}
+	s.mu.Lock()
+	c.created = true
+	s.mu.Unlock()
+	return c, nil
+}
+
+// plan reads and checks all that can be known before anything is made.
+func (s *Sandbox) plan(o ContainerOptions) (*Container, virtcontainers.Size, error) {
+	var size virtcontainers.Size
+	if err := identifiers.Validate(o.ID); err != nil {
+		return nil, size, fmt.Errorf("container id: %w", err)
+	}
+	spec, err := readSpec(o.Bundle)
+	if err != nil {
+		return nil, size, err
+	}
+	plan, err := virtcontainers.NewPlan(spec, virtcontainers.Placement{ID: o.ID, Bundle: o.Bundle, GuestDir: guestDir(o.ID)})
+	if err != nil {
+		return nil, size, err
+	}
+	c := &Container{
+		id:      o.ID,
+		bundle:  o.Bundle,
+		sandbox: s,
+		plan:    plan,
+		spec:    spec,
+		log:     s.log.WithField("container", o.ID),
+		execs:   make(map[string]*Process),
+	}
+	asked, err := s.opts.Config.ApplyAnnotations(spec.Annotations)
+	if err != nil {
+		return nil, size, err
+	}
+	size, err = virtcontainers.SizeFor(virtcontainers.Size(asked), virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
+	if err != nil {
+		return nil, size, err
+	}
+	for _, note := range plan.Notes {
+		c.log.Warn(note)
+	}
+	return c, size, nil
+}
+
+// create makes the container's files while the machine boots, and the container
+// once both are there.
+func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) (err error) {
+	var hostReady bool
+	defer func() {
+		if err != nil && hostReady {
+			c.afterDelete(context.WithoutCancel(ctx))
+		}
+	}()
+	parts, partsCtx := errgroup.WithContext(ctx)
+	parts.Go(func() error {
+		if err := c.makeFiles(o.Rootfs); err != nil {
+			return err
+		}
+		hostReady = true
+		return c.hooksOnCreate(partsCtx)
+	})
+	parts.Go(func() error { return c.guest.wait(partsCtx, c.guest.ready) })
+	if err := parts.Wait(); err != nil {
+		return err
+	}
+	return c.createInGuest(ctx, o.Stdio)
+}
+
+// makeFiles mounts what the guest will see. When it fails nothing is mounted.
+func (c *Container) makeFiles(rootfs []*types.Mount) error {
+	target := filepath.Join(c.bundle, rootfsDir)
+	if err := mountRootfs(rootfs, target); err != nil {
+		return err
+	}
+	if err := c.sandbox.share.add(c.id, c.plan.Mounts); err != nil {
+		if undo := unmountRootfs(target); undo != nil {
+			c.log.WithError(undo).Error("undoing a container's mounts")
+		}
+		return err
+	}
+	return nil
+}
+
+// hooksOnCreate runs the hooks that need the sandbox's process, as soon as it is
+// there: the guest boots on meanwhile.
+func (c *Container) hooksOnCreate(ctx context.Context) error {
+	if len(c.plan.Hooks.Created) == 0 {
+		return nil
+	}
+	if err := c.guest.wait(ctx, c.guest.started); err != nil {
+		return err
+	}
+	return c.runHooks(ctx, c.plan.Hooks.Created, specs.StateCreating)
+}
+
+func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
+	spec, err := json.Marshal(c.plan.Guest)
+	if err != nil {
+		return fmt.Errorf("encoding the guest's configuration: %w", err)
+	}
+	agent, err := c.guest.call()
+	if err != nil {
+		return err
+	}
+	c.init, err = c.newProcess("", stdio)
+	if err != nil {
+		return err
+	}
+	request := &agentv1.CreateContainerRequest{ContainerId: c.id, Spec: spec, Streams: c.init.streams.request(stdio, c.plan.Guest.Process)}
+	if err := agent.createContainer(ctx, request); err != nil {
+		return fmt.Errorf("creating container %s: %w", c.id, err)
+	}
+	c.sandbox.tasks.Go(c.init.watch)
+	return nil
+}
+
+// ExecOptions say what an exec is.
+type ExecOptions struct {
+	// ID is the exec's, of its container.
+	ID string
+	// Spec is the process to run.
+	Spec *specs.Process
+	// Stdio says which streams it has.
+	Stdio
+}
+
+// Exec makes a process that waits to be started. errdefs.ErrAlreadyExists if the
+// id is taken, errdefs.ErrFailedPrecondition if the container is not running.
+func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
+	if err := identifiers.Validate(o.ID); err != nil {
+		return nil, fmt.Errorf("exec id: %w", err)
+	}
+	if o.Spec == nil || len(o.Spec.Args) == 0 {
+		return nil, fmt.Errorf("exec %s has no process.args: %w", o.ID, errdefs.ErrInvalidArgument)
+	}
+	if err := c.init.mustBe(Running); err != nil {
+		return nil, err
+	}
+	agent, err := c.guest.call()
+	if err != nil {
+		return nil, err
+	}
+	process := *o.Spec
+	process.ApparmorProfile, process.SelinuxLabel = "", ""
+	spec, err := json.Marshal(process)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the process: %w", err)
+	}
+	p, err := c.addExec(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := agent.createProcess(ctx, &agentv1.CreateProcessRequest{
+		ContainerId: c.id,
+		ExecId:      o.ID,
+		Process:     spec,
+		Streams:     p.streams.request(o.Stdio, &process),
+	}); err != nil {
+		c.removeExec(p)
+		return nil, fmt.Errorf("creating exec %s of container %s: %w", o.ID, c.id, err)
+	}
+	return p, nil
+}
+
+func (c *Container) addExec(o ExecOptions) (*Process, error) {
+	p, err := c.newProcess(o.ID, o.Stdio)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	_, taken := c.execs[o.ID]
+	if !taken {
+		c.execs[o.ID] = p
+	}
+	c.mu.Unlock()
+	if taken {
+		p.streams.close()
+		return nil, fmt.Errorf("exec %s of container %s: %w", o.ID, c.id, errdefs.ErrAlreadyExists)
+	}
+	return p, nil
+}
+
+func (c *Container) removeExec(p *Process) {
+	p.streams.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs[p.id] == p {
+		delete(c.execs, p.id)
+	}
+}

@@ -1,0 +1,256 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/hyperhq/hyper/proto/channel"
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+const (
+	// shareTag names the virtio-fs device, guestShare where the guest mounts it.
+	shareTag   = "hyper"
+	guestShare = "/run/hyper/share"
+	// killTimeout bounds how long a killed machine may take to be gone.
+	killTimeout = 10 * time.Second
+)
+
+// guest is the sandbox's machine and the session with its agent. It is made
+// once, boots in its own goroutine, and ends when its machine does.
+type guest struct {
+	sandbox *Sandbox
+	size    virtcontainers.Size
+
+	// started is closed when the machine's processes run, ready when its agent
+	// has answered, gone when all of it has ended. Each is closed in the end:
+	// machine and agent may be read after started and ready, err after any.
+	started, ready, gone chan struct{}
+	machine              *factory.Machine
+	session              *channel.Session
+	agent                *agentClient
+	err                  error
+}
+
+func newGuest(s *Sandbox, size virtcontainers.Size) *guest {
+	return &guest{
+		sandbox: s,
+		size:    size,
+		started: make(chan struct{}),
+		ready:   make(chan struct{}),
+		gone:    make(chan struct{}),
+	}
+}
+
+// run is the guest's whole life.
+func (g *guest) run() {
+	defer close(g.gone)
+	phases := newPhases()
+	if err := g.boot(phases); err != nil {
+		g.fail(err)
+		return
+	}
+	g.sandbox.log.WithFields(phases.fields()).Info("guest is ready")
+	close(g.ready)
+
+	events := make(chan struct{})
+	go func() {
+		defer close(events)
+		g.sandbox.forwardEvents(g)
+	}()
+	select {
+	case <-g.machine.Done():
+	case <-g.session.Done():
+		// Nothing can be asked of a guest that hung up, and nothing it runs
+		// can be trusted to be watched.
+		g.kill()
+	}
+	g.session.Close()
+	<-events
+	if err := g.machine.Err(); err != nil && g.sandbox.life.Err() == nil {
+		g.sandbox.log.WithError(err).Error("the virtual machine ended")
+	}
+}
+
+// boot takes the guest to where its agent has answered. When it fails nothing
+// runs any more.
+func (g *guest) boot(phases *phases) error {
+	s := g.sandbox
+	ctx, cancel := context.WithTimeoutCause(s.life, s.opts.Config.Sandbox.BootTimeout.Duration,
+		fmt.Errorf("no answer within sandbox.boot_timeout = %s", s.opts.Config.Sandbox.BootTimeout))
+	defer cancel()
+
+	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
+		ID:       s.opts.ID,
+		Dir:      s.opts.Dir,
+		Size:     g.size,
+		ShareTag: shareTag,
+		ShareDir: s.share.dir,
+		Debug:    s.opts.Config.Sandbox.Debug,
+	})
+	if err != nil {
+		return fmt.Errorf("starting a virtual machine: %w", err)
+	}
+	g.machine = machine
+	if err := writeRecord(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
+		g.kill()
+		return err
+	}
+	phases.end("machine")
+	close(g.started)
+
+	if err := g.connect(ctx, phases); err != nil {
+		// What the guest said is read before it is ended, which would be in it.
+		logged := machine.Log()
+		g.kill()
+		if machine.Err() != nil {
+			return fmt.Errorf("the virtual machine did not boot: %w", machine.Err())
+		}
+		return fmt.Errorf("the virtual machine did not boot: %w; its console's last lines:\n%s",
+			errors.Join(err, errdefs.ErrUnavailable), logged)
+	}
+	return nil
+}
+
+func (g *guest) connect(ctx context.Context, phases *phases) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() {})
+	defer stop()
+	go func() {
+		select {
+		case <-g.machine.Done():
+			cancel(errors.New("the machine ended"))
+		case <-ctx.Done():
+		}
+	}()
+	conn, err := g.machine.Channel(ctx)
+	if err != nil {
+		return fmt.Errorf("connecting to the agent: %w", err)
+	}
+	if g.session, err = channel.Connect(ctx, conn); err != nil {
+		return fmt.Errorf("waiting for the agent: %w", err)
+	}
+	phases.end("agent")
+	if g.agent, err = newAgentClient(g.session); err != nil {
+		g.session.Close()
+		return err
+	}
+	if err := g.configure(ctx, phases); err != nil {
+		g.session.Close()
+		return err
+	}
+	phases.end("configured")
+	return nil
+}
+
+func (g *guest) configure(ctx context.Context, phases *phases) error {
+	entropy := make([]byte, 256)
+	if _, err := rand.Read(entropy); err != nil {
+		return err
+	}
+	reply, err := g.agent.configure(ctx, &agentv1.ConfigureRequest{
+		Now:      timestamppb.Now(),
+		Hostname: g.sandbox.opts.ID,
+		Entropy:  entropy,
+		Mounts:   []*agentv1.Mount{{Type: "virtiofs", Source: shareTag, Target: guestShare}},
+	})
+	if err != nil {
+		return fmt.Errorf("configuring the guest: %w", err)
+	}
+	phases.guest(reply.GetPhases())
+	return nil
+}
+
+// fail ends a boot: whoever waits for it gets err.
+func (g *guest) fail(err error) {
+	g.err = err
+	select {
+	case <-g.started:
+	default:
+		close(g.started)
+	}
+	close(g.ready)
+}
+
+// kill ends the machine now.
+func (g *guest) kill() {
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	if err := g.machine.Kill(ctx); err != nil {
+		g.sandbox.log.WithError(err).Error("killing the virtual machine")
+	}
+}
+
+// end kills the machine, whatever it is doing, and waits until all is gone. The
+// sandbox's life must have ended.
+func (g *guest) end(ctx context.Context) error {
+	select {
+	case <-g.started:
+		if g.machine != nil {
+			if err := g.machine.Kill(ctx); err != nil {
+				return err
+			}
+		}
+	case <-g.gone:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the machine's start to be given up: %w", ctx.Err())
+	}
+	select {
+	case <-g.gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the machine to end: %w", ctx.Err())
+	}
+}
+
+// wait waits for one of the guest's stages.
+func (g *guest) wait(ctx context.Context, stage <-chan struct{}) error {
+	select {
+	case <-stage:
+		return g.failure()
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the virtual machine: %w", ctx.Err())
+	}
+}
+
+// failure is why the boot failed. It may be called once started is closed.
+func (g *guest) failure() error {
+	select {
+	case <-g.ready:
+		return g.err
+	default:
+		return nil
+	}
+}
+
+// call gives the agent, or errdefs.ErrUnavailable if there is none to ask.
+func (g *guest) call() (*agentClient, error) {
+	select {
+	case <-g.gone:
+	case <-g.machine.Done():
+	default:
+		return g.agent, nil
+	}
+	return nil, fmt.Errorf("the virtual machine of sandbox %s has ended: %w", g.sandbox.opts.ID, errdefs.ErrUnavailable)
+}
+
+func (g *guest) pid() int {
+	select {
+	case <-g.started:
+		if g.machine != nil {
+			return g.machine.PID()
+		}
+	default:
+	}
+	return 0
+}

@@ -1,0 +1,71 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const (
+	// hookTimeout bounds a hook that has no timeout of its own.
+	hookTimeout = 2 * time.Minute
+	// hookOutput bounds what of a hook's output is put in an error, in bytes.
+	hookOutput = 2 << 10
+)
+
+// runHooks runs OCI hooks on the host, one after another, each with the
+// container's state on its standard input. The first that fails ends it.
+func (c *Container) runHooks(ctx context.Context, hooks []specs.Hook, status specs.ContainerState) error {
+	if len(hooks) == 0 {
+		return nil
+	}
+	state, err := json.Marshal(specs.State{
+		Version:     c.spec.Version,
+		ID:          c.id,
+		Status:      status,
+		Pid:         c.guest.pid(),
+		Bundle:      c.bundle,
+		Annotations: c.spec.Annotations,
+	})
+	if err != nil {
+		return fmt.Errorf("encoding the state for hooks: %w", err)
+	}
+	for _, h := range hooks {
+		if err := runHook(ctx, h, state); err != nil {
+			return fmt.Errorf("container %s: hook %s: %w", c.id, h.Path, err)
+		}
+	}
+	return nil
+}
+
+func runHook(ctx context.Context, h specs.Hook, state []byte) error {
+	timeout := hookTimeout
+	if h.Timeout != nil {
+		timeout = time.Duration(*h.Timeout) * time.Second
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, h.Path)
+	if len(h.Args) > 0 {
+		cmd.Args = h.Args
+	}
+	cmd.Env = append([]string{}, h.Env...)
+	cmd.Stdin = bytes.NewReader(state)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	// A child of the hook that keeps its output open must not keep us.
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%w: %s", err, printable(out.String(), hookOutput))
+}

@@ -1,0 +1,215 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+)
+
+// State is where in its life a process is.
+type State int
+
+// The states of a process; see the package's comment for how they follow.
+const (
+	Created State = iota
+	Running
+	Paused
+	Stopped
+)
+
+func (s State) String() string {
+	return [...]string{"created", "running", "paused", "stopped"}[s]
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	// Status is the exit code, or 128 + n after signal n.
+	Status uint32
+	// At is when it ended, by the guest's clock if that can be believed.
+	At time.Time
+	// StdoutBytes and StderrBytes are what the process itself wrote.
+	StdoutBytes, StderrBytes uint64
+	// OOMKilled tells that the guest's kernel ended it for want of memory.
+	OOMKilled bool
+}
+
+// killed is the exit of a process whose machine is gone.
+func killed() Exit { return Exit{Status: 128 + uint32(unix.SIGKILL), At: time.Now()} }
+
+// Process is a container's init or an exec.
+type Process struct {
+	id        string // "" for the init
+	container *Container
+	streams   streams
+	done      chan struct{}
+
+	mu    sync.Mutex
+	state State // never Paused: that is the container's
+	exit  Exit
+}
+
+func (c *Container) newProcess(id string, stdio Stdio) (*Process, error) {
+	streams, err := c.guest.openStreams(stdio)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{id: id, container: c, streams: streams, done: make(chan struct{})}, nil
+}
+
+func (p *Process) ref() *agentv1.ProcessRef {
+	return &agentv1.ProcessRef{ContainerId: p.container.id, ExecId: p.id}
+}
+
+func (p *Process) String() string {
+	if p.id == "" {
+		return "container " + p.container.id
+	}
+	return fmt.Sprintf("exec %s of container %s", p.id, p.container.id)
+}
+
+// ID is the exec's id, "" for a container's init.
+func (p *Process) ID() string { return p.id }
+
+// State is the process's state now.
+func (p *Process) State() State {
+	p.mu.Lock()
+	state := p.state
+	p.mu.Unlock()
+	if state == Running && p.container.isPaused() {
+		return Paused
+	}
+	return state
+}
+
+func (p *Process) mustBe(allowed ...State) error {
+	if state := p.State(); !slices.Contains(allowed, state) {
+		return fmt.Errorf("%s is %s, not %s: %w", p, state, allowed[0], errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// Start runs the process. errdefs.ErrFailedPrecondition if it was started
+// before. A program that is not there is the container runtime's usual error.
+func (p *Process) Start(ctx context.Context) error {
+	if err := p.mustBe(Created); err != nil {
+		return err
+	}
+	agent, err := p.container.guest.call()
+	if err != nil {
+		return err
+	}
+	if err := agent.start(ctx, p.ref()); err != nil {
+		return fmt.Errorf("starting %s: %w", p, err)
+	}
+	p.mu.Lock()
+	if p.state == Created {
+		p.state = Running
+	}
+	p.mu.Unlock()
+	if p.id != "" {
+		p.container.sandbox.tasks.Go(p.watch)
+		return nil
+	}
+	if err := p.container.runHooks(ctx, p.container.plan.Hooks.Started, specs.StateRunning); err != nil {
+		p.container.log.WithError(err).Warn("a poststart hook failed")
+	}
+	return nil
+}
+
+// Signal sends the process a signal. errdefs.ErrNotFound once it has ended.
+func (p *Process) Signal(ctx context.Context, sig uint32) error { return p.signal(ctx, sig, false) }
+
+func (p *Process) signal(ctx context.Context, sig uint32, all bool) error {
+	if p.State() == Stopped {
+		return fmt.Errorf("%s: process already finished: %w", p, errdefs.ErrNotFound)
+	}
+	agent, err := p.container.guest.call()
+	if err != nil {
+		return err
+	}
+	if err := agent.signal(ctx, &agentv1.SignalProcessRequest{
+		ContainerId: p.container.id,
+		ExecId:      p.id,
+		Signal:      sig,
+		All:         all,
+	}); err != nil {
+		return fmt.Errorf("signalling %s: %w", p, err)
+	}
+	return nil
+}
+
+// Resize sets the size of the process's terminal, in characters.
+func (p *Process) Resize(ctx context.Context, width, height uint32) error {
+	agent, err := p.container.guest.call()
+	if err != nil {
+		return err
+	}
+	if err := agent.resize(ctx, &agentv1.ResizeTerminalRequest{
+		ContainerId: p.container.id,
+		ExecId:      p.id,
+		Width:       width,
+		Height:      height,
+	}); err != nil {
+		return fmt.Errorf("resizing the terminal of %s: %w", p, err)
+	}
+	return nil
+}
+
+// Done is closed when the process has ended, also with its machine.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exit is how the process ended. It may be called once Done is closed.
+func (p *Process) Exit() Exit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exit
+}
+
+// Delete releases the process, and with its init the container.
+// errdefs.ErrFailedPrecondition while it runs.
+func (p *Process) Delete(ctx context.Context) error {
+	if err := p.mustBe(Stopped, Created); err != nil {
+		return err
+	}
+	if p.id == "" {
+		return p.container.delete(ctx)
+	}
+	if agent, err := p.container.guest.call(); err == nil {
+		if err := agent.delete(ctx, p.ref()); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
+			return fmt.Errorf("deleting %s: %w", p, err)
+		}
+	}
+	p.container.removeExec(p)
+	return nil
+}
+
+// watch waits for the process's end, however long that takes.
+func (p *Process) watch() {
+	g := p.container.guest
+	exit, err := g.agent.wait(g.sandbox.life, p.ref())
+	if err != nil {
+		select {
+		case <-g.machine.Done():
+		default:
+			// An agent that cannot say how a process ended cannot be asked
+			// anything: what runs in there is not watched any more.
+			if g.sandbox.life.Err() == nil {
+				p.container.log.WithError(err).Errorf("the agent lost %s: ending its machine", p)
+			}
+			g.kill()
+		}
+		exit = killed()
+	}
+	p.mu.Lock()
+	p.state, p.exit = Stopped, exit
+	p.mu.Unlock()
+	close(p.done)
+}

@@ -1,0 +1,201 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/containerd/v2/pkg/identifiers"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/hyperhq/hyper/config"
+	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// Factory makes the sandbox's virtual machine.
+type Factory interface {
+	// Make starts a machine and returns once its processes run.
+	Make(ctx context.Context, spec factory.Spec) (*factory.Machine, error)
+}
+
+// Options say what a sandbox is made with.
+type Options struct {
+	// ID and Namespace are containerd's.
+	ID, Namespace string
+	// Dir is the sandbox's own directory. It is made by New and removed by Stop.
+	Dir string
+	// Config is the operator's configuration.
+	Config *config.Config
+	// Factory makes the virtual machine; nil is a cold boot as Config says.
+	Factory Factory
+}
+
+// Sandbox is one pod. Its methods may be called from any goroutine.
+type Sandbox struct {
+	opts  Options
+	log   *log.Entry
+	share *share
+	oom   chan string
+
+	// life ends with Stop; tasks are the goroutines that end with it.
+	life       context.Context
+	endLife    context.CancelFunc
+	tasks      sync.WaitGroup
+	nextStream atomic.Uint64
+
+	mu         sync.Mutex
+	stopped    bool
+	guest      *guest // nil before the first container
+	containers map[string]*Container
+}
+
+// New makes a sandbox that has no machine yet: the first container brings it.
+// The calling process must be in a mount namespace of its own whose mounts do
+// not propagate to the host's.
+func New(o Options) (*Sandbox, error) {
+	if err := identifiers.Validate(o.ID); err != nil {
+		return nil, fmt.Errorf("sandbox id: %w", err)
+	}
+	if o.Factory == nil {
+		cold, err := factory.NewCold(o.Config)
+		if err != nil {
+			return nil, err
+		}
+		o.Factory = cold
+	}
+	if err := os.MkdirAll(o.Dir, 0o711); err != nil {
+		return nil, fmt.Errorf("making the directory of sandbox %s: %w", o.ID, err)
+	}
+	share, err := newShare(filepath.Join(o.Dir, "share"))
+	if err != nil {
+		return nil, err
+	}
+	life, end := context.WithCancel(context.Background())
+	return &Sandbox{
+		opts:       o,
+		log:        log.L.WithField("sandbox", o.ID),
+		share:      share,
+		oom:        make(chan string, 64),
+		life:       life,
+		endLife:    end,
+		containers: make(map[string]*Container),
+	}, nil
+}
+
+// Container returns a container of the sandbox, or errdefs.ErrNotFound.
+func (s *Sandbox) Container(id string) (*Container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.containers[id]; ok && c.created {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+}
+
+// Len is the number of containers.
+func (s *Sandbox) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.containers)
+}
+
+// PID is a live process of the host that stands for the sandbox, 0 before the
+// machine has started.
+func (s *Sandbox) PID() int {
+	s.mu.Lock()
+	g := s.guest
+	s.mu.Unlock()
+	if g == nil {
+		return 0
+	}
+	return g.pid()
+}
+
+// OOMs gives the ids of containers in which the guest's kernel ended a process
+// for want of memory. It is never closed.
+func (s *Sandbox) OOMs() <-chan string { return s.oom }
+
+// Stop ends the machine and releases all that the sandbox has, from any state.
+// Every process then counts as killed. It may be called again, also to go on
+// where an earlier call failed.
+func (s *Sandbox) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	s.stopped = true
+	g := s.guest
+	s.mu.Unlock()
+	s.endLife()
+	if g != nil {
+		if err := g.end(ctx); err != nil {
+			return fmt.Errorf("stopping sandbox %s: %w", s.opts.ID, err)
+		}
+	}
+	s.tasks.Wait()
+	for _, c := range s.take() {
+		c.afterDelete(ctx)
+	}
+	if err := s.share.remove(); err != nil {
+		return fmt.Errorf("stopping sandbox %s: %w", s.opts.ID, err)
+	}
+	if err := os.RemoveAll(s.opts.Dir); err != nil {
+		return fmt.Errorf("removing the directory of sandbox %s: %w", s.opts.ID, err)
+	}
+	return nil
+}
+
+// take empties the sandbox.
+func (s *Sandbox) take() []*Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*Container
+	for id, c := range s.containers {
+		all = append(all, c)
+		delete(s.containers, id)
+	}
+	return all
+}
+
+// reserve makes room for a container and gives the guest it will run in, which
+// boots if this is the first.
+func (s *Sandbox) reserve(c *Container, size virtcontainers.Size) (*guest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil, fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
+	}
+	if _, ok := s.containers[c.id]; ok {
+		return nil, fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
+	}
+	if s.guest == nil {
+		s.guest = newGuest(s, size)
+		s.tasks.Go(s.guest.run)
+	}
+	s.containers[c.id] = c
+	return s.guest, nil
+}
+
+// forget takes a container out, and reports whether it was still there.
+func (s *Sandbox) forget(c *Container) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[c.id] != c {
+		return false
+	}
+	delete(s.containers, c.id)
+	return true
+}
+
+// all is a snapshot of the containers.
+func (s *Sandbox) all() []*Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*Container, 0, len(s.containers))
+	for _, c := range s.containers {
+		list = append(list, c)
+	}
+	return list
+}

@@ -1,0 +1,144 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// share is the directory that the guest sees: one directory per container in
+// it, in which the container's mounts appear.
+//
+// It is a mount of its own with shared propagation, so that what is mounted
+// below it later reaches the file system daemon's mount namespace.
+type share struct {
+	dir string
+}
+
+func newShare(dir string) (*share, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the sandbox's share: %w", err)
+	}
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return nil, fmt.Errorf("making %s a mount: %w", dir, err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		unix.Unmount(dir, unix.MNT_DETACH)
+		return nil, fmt.Errorf("sharing the mounts of %s: %w", dir, err)
+	}
+	return &share{dir: dir}, nil
+}
+
+// remove takes the share away with all that is mounted in it.
+func (s *share) remove() error {
+	if err := mount.UnmountRecursive(s.dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmounting %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// containerDir is a container's place on the host, guestDir in the guest.
+func (s *share) containerDir(id string) string { return filepath.Join(s.dir, id) }
+func guestDir(id string) string                { return filepath.Join(guestShare, id) }
+
+// add makes a container's directory and its mounts. When it fails nothing is
+// left behind.
+func (s *share) add(id string, mounts []virtcontainers.HostMount) (err error) {
+	dir := s.containerDir(id)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("making the container's directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.drop(id))
+		}
+	}()
+	for _, m := range mounts {
+		if err := makeMount(m, filepath.Join(dir, m.Target)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop undoes add. It may be called again.
+func (s *share) drop(id string) error {
+	dir := s.containerDir(id)
+	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmounting the container's files: %w", err)
+	}
+	// Nothing is mounted here any more, so nothing but mount points can go.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing the container's directory: %w", err)
+	}
+	return nil
+}
+
+func makeMount(m virtcontainers.HostMount, target string) error {
+	if err := makeTarget(m, target); err != nil {
+		return err
+	}
+	options := m.Options
+	if m.ReadOnly {
+		options = append(options[:len(options):len(options)], "ro")
+	}
+	if err := (&mount.Mount{Type: m.Type, Source: m.Source, Options: options}).Mount(target); err != nil {
+		return fmt.Errorf("mounting %s (%s) for the container: %w", m.Source, m.Type, err)
+	}
+	return nil
+}
+
+// makeTarget makes what a mount covers: a file for a file, else a directory.
+func makeTarget(m virtcontainers.HostMount, target string) error {
+	dir := target
+	if m.Type == "bind" {
+		info, err := os.Stat(m.Source)
+		if err != nil {
+			return fmt.Errorf("mount source: %w: %w", err, errdefs.ErrNotFound)
+		}
+		if !info.IsDir() {
+			dir = filepath.Dir(target)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making a mount point: %w", err)
+	}
+	if dir == target {
+		return nil
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("making a mount point: %w", err)
+	}
+	return f.Close()
+}
+
+// mountRootfs mounts what containerd gives as the root filesystem at the place
+// in the bundle where the OCI configuration expects it.
+func mountRootfs(mounts []*types.Mount, target string) error {
+	if len(mounts) == 0 {
+		return nil
+	}
+	if err := os.Mkdir(target, 0o711); err != nil && !os.IsExist(err) {
+		return fmt.Errorf("making the rootfs mount point: %w", err)
+	}
+	if err := mount.All(mount.FromProto(mounts), target); err != nil {
+		return fmt.Errorf("mounting the root filesystem: %w", errors.Join(err, unmountRootfs(target)))
+	}
+	return nil
+}
+
+func unmountRootfs(target string) error {
+	if err := mount.UnmountAll(target, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmounting the root filesystem: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,42 @@
+package virtcontainers
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// planHooks keeps on the host the hooks that run in the runtime's namespace, and
+// sends the container's to the guest. A createContainer hook is a program of the
+// host that runs in the container's namespaces: the share exposes its file, so
+// it must need no other (a static program). See the OCI runtime specification,
+// "POSIX-platform Hooks".
+func (p *Plan) planHooks(at Placement) error {
+	hooks := p.Guest.Hooks
+	if hooks == nil {
+		return nil
+	}
+	//lint:ignore SA1019 prestart is deprecated, and still what many tools write
+	prestart := hooks.Prestart
+	p.Hooks = HostHooks{
+		Created: append(prestart, hooks.CreateRuntime...),
+		Started: hooks.Poststart,
+		Stopped: hooks.Poststop,
+	}
+	p.Guest.Hooks = nil
+	if len(hooks.CreateContainer)+len(hooks.StartContainer) == 0 {
+		return nil
+	}
+	p.Guest.Hooks = &specs.Hooks{StartContainer: hooks.StartContainer}
+	for i, h := range hooks.CreateContainer {
+		h.Path = p.share(at, HostMount{
+			Type:     "bind",
+			Source:   h.Path,
+			Options:  []string{"bind"},
+			Target:   fmt.Sprintf("hooks/%d", i),
+			ReadOnly: true,
+		})
+		p.Guest.Hooks.CreateContainer = append(p.Guest.Hooks.CreateContainer, h)
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package virtcontainers
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// guestTypes are the file systems that are the guest's own: its kernel has them,
+// and what they show is the guest's.
+var guestTypes = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs"}
+
+// guestTrees are host paths that, when bound into a container, mean the kernel's
+// view of the machine: in a guest that is the guest's own.
+var guestTrees = []string{"/proc", "/sys", "/dev"}
+
+// planMounts leaves to the guest the mounts that are its own. All others are
+// made on the host below the share, and the guest binds them from there.
+func (p *Plan) planMounts(at Placement) error {
+	for i := range p.Guest.Mounts {
+		m := &p.Guest.Mounts[i]
+		switch {
+		case isBind(*m) && isGuestTree(m.Source):
+			p.note("bind of %s shows the guest's own, not the host's", m.Source)
+		case isBind(*m):
+			p.planBind(at, i)
+		case slices.Contains(guestTypes, m.Type):
+		default:
+			p.planHostMount(at, i)
+		}
+	}
+	return nil
+}
+
+func (p *Plan) planBind(at Placement, i int) {
+	m := &p.Guest.Mounts[i]
+	source := m.Source
+	if !path.IsAbs(source) {
+		source = path.Join(at.Bundle, source)
+	}
+	options := []string{"bind"}
+	if slices.Contains(m.Options, "rbind") {
+		options = []string{"rbind"}
+	}
+	m.Type = "bind"
+	m.Source = p.share(at, HostMount{
+		Type:     "bind",
+		Source:   source,
+		Options:  options,
+		Target:   mountTarget(i),
+		ReadOnly: isReadOnly(m.Options),
+	})
+}
+
+// planHostMount has the host make a mount of another file system, which the
+// guest then binds.
+func (p *Plan) planHostMount(at Placement, i int) {
+	m := &p.Guest.Mounts[i]
+	propagation, options := splitPropagation(m.Options)
+	source := p.share(at, HostMount{
+		Type:     m.Type,
+		Source:   m.Source,
+		Options:  options,
+		Target:   mountTarget(i),
+		ReadOnly: isReadOnly(m.Options),
+	})
+	guest := append([]string{"bind"}, propagation...)
+	if isReadOnly(m.Options) {
+		guest = append(guest, "ro")
+	}
+	*m = specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: guest}
+}
+
+func mountTarget(i int) string { return fmt.Sprintf("mounts/%d", i) }
+
+func isBind(m specs.Mount) bool {
+	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+func isGuestTree(source string) bool {
+	source = path.Clean(source)
+	return slices.ContainsFunc(guestTrees, func(tree string) bool {
+		return source == tree || strings.HasPrefix(source, tree+"/")
+	})
+}
+
+// isReadOnly looks at the last of the options that say so, as mount(8) does.
+func isReadOnly(options []string) bool {
+	ro := false
+	for _, o := range options {
+		switch o {
+		case "ro", "rro":
+			ro = true
+		case "rw", "rrw":
+			ro = false
+		}
+	}
+	return ro
+}
+
+func splitPropagation(options []string) (propagation, rest []string) {
+	for _, o := range options {
+		switch o {
+		case "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable":
+			propagation = append(propagation, o)
+		default:
+			rest = append(rest, o)
+		}
+	}
+	return propagation, rest
+}

@@ -1,0 +1,27 @@
+package virtcontainers
+
+import "path"
+
+// planNamespaces makes every namespace the guest's own: a path names one of the
+// host's, which a guest cannot join. A container without a network namespace
+// (the host's network) shares the guest's.
+func (p *Plan) planNamespaces(Placement) error {
+	for i := range p.Guest.Linux.Namespaces {
+		ns := &p.Guest.Linux.Namespaces[i]
+		if ns.Path != "" {
+			p.note("namespace %s of the host at %s: the container gets one of its guest", ns.Type, ns.Path)
+			ns.Path = ""
+		}
+	}
+	return nil
+}
+
+// planResources places the container's cgroup in the guest and drops the limits
+// that speak of the host's devices and processors.
+func (p *Plan) planResources(at Placement) error {
+	p.Guest.Linux.CgroupsPath = path.Join("/hyper", at.ID)
+	if r := p.Guest.Linux.Resources; r != nil {
+		p.Notes = append(p.Notes, GuestResources(r)...)
+	}
+	return nil
+}
