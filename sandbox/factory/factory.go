@@ -1,0 +1,91 @@
+package factory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/log"
+
+	"github.com/hyperhq/hyper/config"
+	"github.com/hyperhq/hyper/qemu"
+	"github.com/hyperhq/hyper/qemu/virtiofsd"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// Spec says what machine a sandbox needs.
+type Spec struct {
+	// ID is the sandbox's.
+	ID string
+	// Dir is a private directory for the machine's files while it lives.
+	Dir  string
+	Size virtcontainers.Size
+	// ShareDir is the directory of the host that the guest sees as a virtio-fs
+	// device with tag ShareTag.
+	ShareTag, ShareDir string
+	// Debug makes the guest's agent log more.
+	Debug bool
+}
+
+// Cold makes each machine by booting it.
+type Cold struct {
+	config     *config.Config
+	hypervisor virtcontainers.Hypervisor
+}
+
+// NewCold makes a factory that boots machines as c says.
+func NewCold(c *config.Config) (*Cold, error) {
+	driver, err := qemu.New(qemu.Config{
+		Path:     c.QEMU.Path,
+		Machine:  c.QEMU.Machine,
+		Accel:    c.QEMU.Accel,
+		Firmware: c.QEMU.Firmware,
+		UIDBase:  c.QEMU.UIDBase,
+	}, log.L)
+	if err != nil {
+		return nil, err
+	}
+	return &Cold{config: c, hypervisor: driver}, nil
+}
+
+// Make starts a machine and returns once its processes run; the guest then
+// boots. When it fails nothing is left behind.
+func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
+	kernel, image, err := f.config.GuestFiles()
+	if err != nil {
+		return nil, err
+	}
+	share, err := virtiofsd.Start(ctx, virtiofsd.Config{
+		Path:      f.config.Virtiofsd.Path,
+		Cache:     f.config.Virtiofsd.Cache,
+		Dir:       spec.ShareDir,
+		SocketDir: spec.Dir,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sharing files with the guest: %w", err)
+	}
+	// The driver hands its own copy of the socket on.
+	defer share.Socket.Close()
+	vm, err := f.hypervisor.Start(ctx, virtcontainers.VMSpec{
+		ID:         spec.ID,
+		Dir:        spec.Dir,
+		VCPUs:      spec.Size.VCPUs,
+		MemoryMiB:  spec.Size.MemoryMiB,
+		Kernel:     kernel,
+		Image:      image,
+		KernelArgs: f.kernelArgs(spec),
+		Share:      &virtcontainers.Share{Tag: spec.ShareTag, Socket: share.Socket},
+	})
+	if err != nil {
+		return nil, errors.Join(err, share.Kill(context.WithoutCancel(ctx)))
+	}
+	return newMachine(vm, share), nil
+}
+
+func (f *Cold) kernelArgs(spec Spec) []string {
+	args := f.config.Guest.KernelArgs
+	if spec.Debug {
+		args = append(args[:len(args):len(args)], "hyper.log=debug")
+	}
+	return args
+}

@@ -1,0 +1,101 @@
+package factory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// partnerTimeout bounds the end of one process of a machine after the other's.
+const partnerTimeout = 10 * time.Second
+
+// Machine is a virtual machine and the daemon that serves its share.
+type Machine struct {
+	virtcontainers.VM
+	share daemon
+	done  chan struct{}
+	err   error // written before done is closed, read after
+}
+
+// daemon is what a machine needs of the process that serves its share.
+type daemon interface {
+	PID() int
+	Done() <-chan struct{}
+	Err() error
+	Kill(context.Context) error
+}
+
+// Process is one process of a machine on the host.
+type Process struct {
+	PID  int
+	Name string
+}
+
+func newMachine(vm virtcontainers.VM, share daemon) *Machine {
+	m := &Machine{VM: vm, share: share, done: make(chan struct{})}
+	go m.watch()
+	return m
+}
+
+// watch ends the machine as a whole when one of its processes ends.
+func (m *Machine) watch() {
+	var err error
+	select {
+	case <-m.VM.Done():
+		err = m.VM.Err()
+	case <-m.share.Done():
+		if err = m.share.Err(); err != nil {
+			err = fmt.Errorf("the daemon that shares files with the guest ended: %w", err)
+		}
+		// A daemon ends by itself when its machine hangs up: then the machine
+		// says why.
+		err = errors.Join(err, m.VM.Err())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), partnerTimeout)
+	defer cancel()
+	if undo := m.end(ctx); undo != nil {
+		log.L.WithError(undo).Error("ending a machine")
+	}
+	m.err = err
+	close(m.done)
+}
+
+func (m *Machine) end(ctx context.Context) error {
+	return errors.Join(m.VM.Kill(ctx), m.share.Kill(ctx))
+}
+
+// Processes are the machine's processes on the host.
+func (m *Machine) Processes() []Process {
+	return []Process{{m.VM.PID(), "qemu"}, {m.share.PID(), "virtiofsd"}}
+}
+
+// Done is closed once all of the machine's processes are gone.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Err says why the machine ended, as virtcontainers.VM does.
+func (m *Machine) Err() error {
+	select {
+	case <-m.done:
+		return m.err
+	default:
+		return nil
+	}
+}
+
+// Kill ends the machine at once and returns when all of it is gone.
+func (m *Machine) Kill(ctx context.Context) error {
+	if err := m.end(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the machine's end: %w", ctx.Err())
+	}
+}
