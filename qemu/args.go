@@ -1,0 +1,139 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// agentPort is the name of the virtio-serial port that leads to the agent.
+const agentPort = "hyper.agent"
+
+// platform is what a machine runs on, as far as its arguments depend on it.
+type platform struct {
+	machine string
+	kvm     bool
+	// tscKHz is the frequency of the host's time stamp counter, 0 if unknown.
+	tscKHz uint64
+	// vsock is where the agent calls, or nil for a virtio-serial channel.
+	vsock *vsockAddress
+}
+
+// descriptors are those that QEMU inherits; 0 means that there is none.
+type descriptors struct {
+	kernel, image, firmware int
+	monitor, console        int
+	channel                 int // the virtio-serial port's socket, or vhost-vsock
+	share                   int
+}
+
+// arguments returns QEMU's command line for a machine, without the program's name.
+func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string {
+	shared := spec.Share != nil
+	args := []string{
+		"-name", escape(spec.ID),
+		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-machine", machineArgument(p, shared),
+		"-cpu", cpuModel(p),
+		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", spec.VCPUs),
+		"-m", fmt.Sprintf("size=%dM", spec.MemoryMiB),
+	}
+	if shared {
+		// The daemon beside QEMU maps the guest's memory too.
+		args = append(args, "-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", spec.MemoryMiB))
+	}
+	args = append(args,
+		"-bios", inherited(fd.firmware),
+		"-kernel", inherited(fd.kernel),
+		"-initrd", inherited(fd.image),
+		"-append", commandLine(spec, p),
+		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", fd.monitor),
+		"-mon", "chardev=monitor,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fd.console),
+		"-serial", "chardev:console",
+		"-device", p.device("virtio-rng"),
+	)
+	args = append(args, channelArguments(p, fd.channel)...)
+	if shared {
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=share,fd=%d", fd.share),
+			"-device", p.device("vhost-user-fs")+",chardev=share,tag="+escape(spec.Share.Tag))
+	}
+	return args
+}
+
+// device returns the name of a virtio device on the machine's bus.
+func (p platform) device(name string) string {
+	if p.machine == MachineMicroVM {
+		return name + "-device"
+	}
+	return name + "-pci"
+}
+
+// machineArgument leaves out of the machine what a guest of ours never looks at.
+func machineArgument(p platform, shared bool) string {
+	options := []string{p.machine}
+	if p.kvm {
+		options = append(options, "accel=kvm")
+	} else {
+		options = append(options, "accel=tcg")
+	}
+	switch {
+	case p.machine == MachineQ35:
+		options = append(options, "usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off")
+	case p.kvm:
+		// Without KVM's own clock the guest needs these: with them off an emulated
+		// microvm hangs, or waits seconds for a clock that is not there.
+		options = append(options, "pit=off,pic=off,rtc=off,x-option-roms=off")
+	}
+	options = append(options, "dump-guest-core=off")
+	if shared {
+		options = append(options, "memory-backend=mem")
+	}
+	return strings.Join(options, ",")
+}
+
+func cpuModel(p platform) string {
+	if p.kvm {
+		return "host"
+	}
+	return "max"
+}
+
+func channelArguments(p platform, fd int) []string {
+	if p.vsock != nil {
+		return []string{"-device", fmt.Sprintf("%s,guest-cid=%d,vhostfd=%d", p.device("vhost-vsock"), p.vsock.cid, fd)}
+	}
+	// The first port is a console's by tradition; the guest sets up two queues for
+	// each port that could be, which takes time.
+	return []string{
+		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", fd),
+		"-device", p.device("virtio-serial") + ",max_ports=2",
+		"-device", "virtserialport,chardev=agent,name=" + agentPort,
+	}
+}
+
+// commandLine returns the guest kernel's command line.
+func commandLine(spec virtcontainers.VMSpec, p platform) string {
+	// panic and reboot: a kernel that panics resets the machine at once, by a way
+	// that every machine has, and QEMU ends on a reset.
+	args := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"}
+	if !p.kvm && p.tscKHz != 0 {
+		args = append(args, "tsc_early_khz="+strconv.FormatUint(p.tscKHz, 10))
+	}
+	if p.vsock != nil {
+		args = append(args, fmt.Sprintf("hyper.channel=vsock:%d", p.vsock.port))
+	} else {
+		args = append(args, "hyper.channel=serial")
+	}
+	return strings.Join(append(args, spec.KernelArgs...), " ")
+}
+
+// inherited is the path by which QEMU opens a descriptor that it inherited.
+func inherited(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// escape makes a value safe within QEMU's comma separated options.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }

@@ -1,0 +1,230 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// Driver runs virtual machines on this host.
+type Driver struct {
+	binary   string
+	firmware string
+	machine  string
+	accel    acceleration
+	uid      uint32
+	clock    tscSample
+}
+
+var _ virtcontainers.Hypervisor = (*Driver)(nil)
+
+// New looks for QEMU and what it needs on this host, and logs one warning if it
+// must do without hardware virtualization.
+//
+// Errors name the file and what to do: ErrNotFound for a missing QEMU or
+// firmware, ErrInvalidArgument for a configuration that has no meaning,
+// ErrFailedPrecondition for what cannot be used.
+func New(cfg Config, logger *log.Entry) (*Driver, error) {
+	clock := sampleTSC()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	binary, err := findBinary(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	firmware, err := findFirmware(cfg.Firmware, binary)
+	if err != nil {
+		return nil, err
+	}
+	cpuinfo, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return nil, fmt.Errorf("look for virtualization: %w", err)
+	}
+	defer cpuinfo.Close()
+	accel, err := chooseAccel(cfg.Accel, cpuinfo, hostKVM())
+	if err != nil {
+		return nil, err
+	}
+	if accel.warning != "" {
+		logger.Warn(accel.warning)
+	}
+	return &Driver{
+		binary:   binary,
+		firmware: firmware,
+		machine:  cfg.Machine,
+		accel:    accel,
+		uid:      cfg.UIDBase + uint32(os.Getpid()),
+		clock:    clock,
+	}, nil
+}
+
+// Start implements virtcontainers.Hypervisor.
+//
+// Errors: ErrInvalidArgument for a spec, kernel or image that cannot work,
+// ErrNotFound for a missing file, ErrResourceExhausted for more memory than the
+// host has, and those of process.Start. That QEMU refuses to run, or the guest to
+// boot, is told by the machine's Done and Err.
+func (d *Driver) Start(ctx context.Context, spec virtcontainers.VMSpec) (virtcontainers.VM, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("start VM %q: %w", spec.ID, err)
+	}
+	if err := checkSpec(spec); err != nil {
+		return nil, err
+	}
+	if err := checkThisHostsMemory(spec); err != nil {
+		return nil, err
+	}
+	l := &launch{driver: d, spec: spec}
+	// QEMU has its own copies of these, or there is no QEMU.
+	defer l.closeFiles()
+	m, err := l.run()
+	if err != nil {
+		l.closeOwnEnds()
+		return nil, fmt.Errorf("start VM %q: %w", spec.ID, err)
+	}
+	return m, nil
+}
+
+// launch gathers what one machine takes.
+type launch struct {
+	driver *Driver
+	spec   virtcontainers.VMSpec
+
+	files  []*os.File // for QEMU to inherit, in their order
+	opened []*os.File // those of files that are not the caller's
+
+	monitor, console net.Conn
+	channel          channel
+	vsock            *vsockAddress
+}
+
+func (l *launch) run() (*machine, error) {
+	fd, err := l.gather()
+	if err != nil {
+		return nil, err
+	}
+	d := l.driver
+	args := arguments(l.spec, platform{
+		machine: d.machine,
+		kvm:     d.accel.kvm,
+		tscKHz:  d.clock.tscKHz(),
+		vsock:   l.vsock,
+	}, fd)
+	proc, err := process.Start(process.Spec{
+		Path:       d.binary,
+		Args:       args,
+		Env:        []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"},
+		Files:      l.files,
+		User:       &process.User{UID: d.uid, GID: d.uid, Groups: d.accel.groups},
+		Namespaces: unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newMachine(l.spec.ID, proc, l.monitor, l.console, l.channel), nil
+}
+
+// gather opens all that QEMU is handed.
+func (l *launch) gather() (fd descriptors, err error) {
+	for _, file := range []struct {
+		fd         *int
+		path, what string
+		check      func(*os.File) error
+	}{
+		{&fd.kernel, l.spec.Kernel, "guest kernel", checkKernel},
+		{&fd.image, l.spec.Image, "guest image", checkImage},
+		{&fd.firmware, l.driver.firmware, "QEMU firmware", nil},
+	} {
+		f, err := openBootFile(file.path, file.what, file.check)
+		if err != nil {
+			return fd, err
+		}
+		*file.fd = l.own(f)
+	}
+	if l.monitor, err = l.socket("monitor", &fd.monitor); err != nil {
+		return fd, err
+	}
+	if l.console, err = l.socket("console", &fd.console); err != nil {
+		return fd, err
+	}
+	if l.spec.Share != nil {
+		fd.share = l.inherit(l.spec.Share.Socket)
+	}
+	fd.channel, err = l.openChannel()
+	return fd, err
+}
+
+// openChannel takes vsock where this host has it, else virtio-serial.
+func (l *launch) openChannel() (int, error) {
+	device, cid, err := openVhostVsock()
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return l.openSerial()
+	}
+	if err != nil {
+		return 0, err
+	}
+	fd := l.own(device)
+	c, err := listenVsock(cid)
+	if err != nil {
+		return 0, err
+	}
+	l.channel, l.vsock = c, &c.address
+	return fd, nil
+}
+
+func (l *launch) openSerial() (int, error) {
+	var fd int
+	conn, err := l.socket("channel", &fd)
+	if err != nil {
+		return 0, err
+	}
+	l.channel = &serialChannel{conn: conn}
+	return fd, nil
+}
+
+// socket makes a connection whose other end QEMU inherits.
+func (l *launch) socket(name string, fd *int) (net.Conn, error) {
+	conn, theirs, err := socketPair(name)
+	if err != nil {
+		return nil, err
+	}
+	*fd = l.own(theirs)
+	return conn, nil
+}
+
+func (l *launch) own(f *os.File) int {
+	l.opened = append(l.opened, f)
+	return l.inherit(f)
+}
+
+func (l *launch) inherit(f *os.File) int {
+	l.files = append(l.files, f)
+	return process.FD(len(l.files) - 1)
+}
+
+func (l *launch) closeFiles() {
+	for _, f := range l.opened {
+		f.Close()
+	}
+}
+
+func (l *launch) closeOwnEnds() {
+	for _, conn := range []net.Conn{l.monitor, l.console} {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+	if l.channel != nil {
+		l.channel.close()
+	}
+}

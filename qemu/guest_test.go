@@ -1,0 +1,220 @@
+package qemu
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/log"
+	"go.uber.org/goleak"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// outputEnv names a directory with what `make` built: kernels and images.
+const outputEnv = "HYPER_OUTPUT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(parentEnv) != "" {
+		beParent()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// testKernel is a kernel that has built in what the test guest needs, or a skip.
+func testKernel(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv(outputEnv)
+	if dir == "" {
+		t.Skipf("%s does not name the output of `make`: there is no guest kernel to boot", outputEnv)
+	}
+	path := filepath.Join(dir, "share/hyper/hyperkernel/vmlinux")
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("there is no guest kernel to boot: %v: `make kernel` builds it", err)
+	}
+	return path
+}
+
+// newDriver returns a driver for this host's QEMU, or skips.
+func newDriver(t *testing.T, cfg Config) *Driver {
+	t.Helper()
+	if _, err := exec.LookPath(binaryName); err != nil {
+		t.Skipf("no QEMU here: %v", err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run QEMU as another user")
+	}
+	d, err := New(cfg, log.L)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// buildGuest builds the test guest's program once for all tests.
+var buildGuest = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "hyper-testguest-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "init")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "./internal/testguest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(path)
+})
+
+// testImage writes an image with the test guest as its init.
+func testImage(t *testing.T) string {
+	t.Helper()
+	guest, err := buildGuest()
+	if err != nil {
+		t.Fatalf("build the test guest: %v", err)
+	}
+	var b bytes.Buffer
+	cpioEntry(&b, "dev", 0o40755, nil)
+	cpioEntry(&b, "init", 0o100755, guest)
+	cpioEntry(&b, "TRAILER!!!", 0, nil)
+	path := filepath.Join(t.TempDir(), "initrd.img")
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// cpioEntry appends one file in the "newc" format.
+func cpioEntry(b *bytes.Buffer, name string, mode int, data []byte) {
+	pad := func() { b.Write(make([]byte, (4-b.Len()%4)%4)) }
+	// inode, mode, uid, gid, links, mtime, size, device and its node, name's length, checksum
+	fmt.Fprintf(b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
+		b.Len(), mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
+	b.WriteString(name + "\x00")
+	pad()
+	b.Write(data)
+	pad()
+}
+
+func testSpec(t *testing.T) virtcontainers.VMSpec {
+	t.Helper()
+	return virtcontainers.VMSpec{
+		ID:        strings.ReplaceAll(t.Name(), "/", "-"),
+		Dir:       t.TempDir(),
+		VCPUs:     1,
+		MemoryMiB: 128,
+		Kernel:    testKernel(t),
+		Image:     testImage(t),
+	}
+}
+
+// start starts a machine that ends with the test.
+func start(t *testing.T, d *Driver, spec virtcontainers.VMSpec) virtcontainers.VM {
+	t.Helper()
+	vm, err := d.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := vm.Kill(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return vm
+}
+
+// guest is the line by line conversation with a test guest.
+type guest struct {
+	conn  net.Conn
+	lines *bufio.Reader
+	vm    virtcontainers.VM
+}
+
+// bootTimeout is far more than a boot takes, even on a busy host without KVM.
+const bootTimeout = 60 * time.Second
+
+func connect(t *testing.T, vm virtcontainers.VM) *guest {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+	defer cancel()
+	conn, err := vm.Channel(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &guest{conn: conn, lines: bufio.NewReader(conn), vm: vm}
+}
+
+// ask sends a command and returns the answer without its "ok".
+func (g *guest) ask(t *testing.T, words ...string) string {
+	t.Helper()
+	answer, err := g.try(words...)
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", words, err, g.vm.Log())
+	}
+	return answer
+}
+
+func (g *guest) try(words ...string) (string, error) {
+	if err := g.conn.SetDeadline(time.Now().Add(bootTimeout)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(g.conn, strings.Join(words, " ")+"\n"); err != nil {
+		return "", err
+	}
+	line, err := g.lines.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimSpace(line)
+	if rest, ok := strings.CutPrefix(line, "ok"); ok {
+		return strings.TrimSpace(rest), nil
+	}
+	return "", fmt.Errorf("the guest answered %q", line)
+}
+
+// pvhKernel is the smallest file that passes for a kernel: an ELF header and a
+// note with an entry for PVH boot. QEMU starts it, and it does nothing.
+func pvhKernel() []byte {
+	le := binary.LittleEndian
+	const headers, note = 64 + 2*56, 20
+	b := make([]byte, headers+note+16)
+	copy(b, "\x7fELF\x02\x01\x01")
+	le.PutUint16(b[16:], 2)    // executable
+	le.PutUint16(b[18:], 0x3e) // x86-64
+	le.PutUint32(b[20:], 1)
+	le.PutUint64(b[24:], 0x100000) // entry
+	le.PutUint64(b[32:], 64)       // program headers
+	le.PutUint16(b[52:], 64)
+	le.PutUint16(b[54:], 56)
+	le.PutUint16(b[56:], 2)
+	segment := func(at int, kind, off, addr, size uint64) {
+		le.PutUint32(b[at:], uint32(kind))
+		le.PutUint64(b[at+8:], off)
+		le.PutUint64(b[at+16:], addr)
+		le.PutUint64(b[at+24:], addr)
+		le.PutUint64(b[at+32:], size)
+		le.PutUint64(b[at+40:], size)
+	}
+	segment(64, 4, headers, 0, note)              // PT_NOTE
+	segment(64+56, 1, headers+note, 0x100000, 16) // PT_LOAD
+	copy(b[headers:], "\x04\x00\x00\x00\x04\x00\x00\x00\x12\x00\x00\x00Xen\x00")
+	le.PutUint32(b[headers+16:], 0x100000)
+	copy(b[headers+note:], "\xf4\xeb\xfd") // hlt; jmp to it
+	return b
+}
