@@ -1,0 +1,228 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/test/image"
+)
+
+// CellOptions say of what a Cell is put together.
+type CellOptions struct {
+	Parts *Parts
+	// Containerd is one of Parts.Containerds.
+	Containerd string
+	// Kernel is one of Parts.Kernels, or empty for the runtime's own choice.
+	Kernel string
+	// Runtime is what containers are run by: RuntimeHyper or RuntimeRunc.
+	Runtime string
+	// Image is imported into containerd.
+	Image *image.Image
+	// Reaper is this process's.
+	Reaper *Reaper
+}
+
+// Cell is one private containerd with one guest kernel and one runtime.
+type Cell struct {
+	// Dir is where everything of this cell is.
+	Dir string
+	// Namespace is the containerd namespace of this cell's containers.
+	Namespace string
+	// Runtime is the runtime's name, as containerd knows it.
+	Runtime string
+	// Version is containerd's, such as "2.4.2".
+	Version string
+	// Parts is what the cell is made from.
+	Parts *Parts
+
+	chainID string
+	kernel  string
+	reaper  *Reaper
+	daemon  *daemon
+	client  *client
+	serial  atomic.Int64
+}
+
+// NewCell starts a containerd and imports the image. Close ends it.
+func NewCell(ctx context.Context, o CellOptions) (*Cell, error) {
+	dir, err := makeDir()
+	if err != nil {
+		return nil, fmt.Errorf("making a directory for containerd: %w", err)
+	}
+	bin := filepath.Join(o.Containerd, "bin")
+	c := &Cell{
+		Dir: dir, Namespace: namespaceOf(dir), Runtime: o.Runtime, Version: version(o.Containerd), Parts: o.Parts,
+		chainID: o.Image.ChainID, kernel: o.Kernel, reaper: o.Reaper,
+		daemon: &daemon{
+			dir: dir, bin: bin, reaper: o.Reaper,
+			path: strings.Join([]string{filepath.Join(o.Parts.Output, "bin"), bin, o.Parts.RuncBin, os.Getenv("PATH")}, ":"),
+		},
+	}
+	if err := c.begin(ctx, o.Image); err != nil {
+		err = fmt.Errorf("starting containerd %s: %w\n%s", c.Version, err, c.Log())
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cell) begin(ctx context.Context, img *image.Image) error {
+	if err := c.Configure(""); err != nil {
+		return err
+	}
+	if err := c.daemon.writeConfig(); err != nil {
+		return err
+	}
+	if err := c.StartContainerd(ctx); err != nil {
+		return err
+	}
+	file := filepath.Join(c.Dir, "image.tar")
+	if err := img.WriteFile(file); err != nil {
+		return err
+	}
+	if out, err := c.Ctr(ctx, "images", "import", file); err != nil {
+		return fmt.Errorf("importing the image: %w: %s", err, out)
+	}
+	return os.Remove(file)
+}
+
+// Configure writes the runtime's configuration file: what the cell needs, and
+// more. It is read anew by each shim.
+func (c *Cell) Configure(more string) error {
+	return os.WriteFile(filepath.Join(c.Dir, "hyper.toml"), []byte(c.GuestConfig()+more), 0o644)
+}
+
+// ConfigureOnly writes the runtime's configuration file as it is given.
+func (c *Cell) ConfigureOnly(text string) error {
+	return os.WriteFile(filepath.Join(c.Dir, "hyper.toml"), []byte(text), 0o644)
+}
+
+// GuestConfig is the [guest] table that chooses the cell's kernel.
+func (c *Cell) GuestConfig() string {
+	if c.kernel == "" {
+		return ""
+	}
+	kernel, img := c.Parts.Kernel(c.kernel)
+	return fmt.Sprintf("[guest]\nkernel = %q\nimage = %q\n", kernel, img)
+}
+
+// StartContainerd starts the cell's containerd, which must not run, and returns
+// when it serves.
+func (c *Cell) StartContainerd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := c.daemon.start(); err != nil {
+		return err
+	}
+	// A containerd that ends at once ends the wait.
+	go func(done <-chan struct{}) {
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}(c.daemon.done)
+	client, err := dial(ctx, c.daemon.socket(), c.Namespace)
+	if err != nil {
+		return fmt.Errorf("waiting for containerd to serve: %w", err)
+	}
+	c.client = client
+	return nil
+}
+
+// StopContainerd ends containerd with a signal. What it runs lives on.
+func (c *Cell) StopContainerd(sig unix.Signal) error {
+	if c.client != nil {
+		c.client.Close()
+		c.client = nil
+	}
+	return c.daemon.end(sig)
+}
+
+// Close ends containerd, and then whatever is left of the cell; it is an error
+// if something was.
+func (c *Cell) Close() error {
+	err := c.StopContainerd(unix.SIGTERM)
+	killBelonging(c.Dir)
+	return errors.Join(err, removeDir(c.Dir))
+}
+
+// Ctr runs ctr and returns what it printed on both streams.
+func (c *Cell) Ctr(ctx context.Context, args ...string) (string, error) {
+	var out strings.Builder
+	cmd := c.CtrCommand(ctx, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := c.reaper.Run(cmd)
+	return out.String(), err
+}
+
+// CtrCommand is a ctr that is to be run with RunCommand.
+func (c *Cell) CtrCommand(ctx context.Context, args ...string) *exec.Cmd {
+	return c.daemon.ctr(ctx, c.Namespace, args...)
+}
+
+// RunCommand runs a command to its end.
+func (c *Cell) RunCommand(cmd *exec.Cmd) error { return c.reaper.Run(cmd) }
+
+// ShimCommand is the runtime's shim as containerd would call it in bundle.
+func (c *Cell) ShimCommand(ctx context.Context, bundle, id string, args ...string) *exec.Cmd {
+	args = append([]string{"-namespace", c.Namespace, "-address", c.daemon.socket(), "-id", id}, args...)
+	name := "containerd-shim-" + strings.ReplaceAll(strings.TrimPrefix(c.Runtime, "io.containerd."), ".", "-")
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Parts.Output, "bin", name), args...)
+	cmd.Dir = bundle
+	cmd.Env = append(c.daemon.environment(), "TTRPC_ADDRESS="+c.daemon.socket()+".ttrpc")
+	return cmd
+}
+
+// Log is the end of containerd's log.
+func (c *Cell) Log() string { return c.daemon.tail(16 << 10) }
+
+// NewID makes an id that no other container has.
+func (c *Cell) NewID() (string, error) {
+	id := fmt.Sprintf("c%d", c.serial.Add(1))
+	return id, noteID(c.Dir, id)
+}
+
+// Below lists the processes of this cell's sandboxes: all below this process
+// but what it started itself.
+func (c *Cell) Below() []Process {
+	var found []Process
+	for _, p := range descendants(processes(), os.Getpid()) {
+		if !c.reaper.owns(p.PID) && !p.Zombie() {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// Program lists those of Below whose executable has a name, such as
+// "qemu-system-x86_64" or "containerd-shim-hyper-v2".
+func (c *Cell) Program(name string) []Process {
+	var found []Process
+	for _, p := range c.Below() {
+		if strings.HasPrefix(filepath.Base(p.Exe), name) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// Shim is the shim process of a sandbox.
+func (c *Cell) Shim(id string) (Process, bool) {
+	for _, p := range c.Program("containerd-shim-") {
+		for i, arg := range p.Args {
+			if arg == "-id" && i+1 < len(p.Args) && p.Args[i+1] == id {
+				return p, true
+			}
+		}
+	}
+	return Process{}, false
+}

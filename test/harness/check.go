@@ -1,0 +1,39 @@
+package harness
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// TeardownLimit is how long what ends asynchronously may outlive the request
+// that ended it.
+const TeardownLimit = 2 * time.Second
+
+// CheckLeaks compares the host at the end of the test, after all its other
+// cleanups, with how it is now. It is to be called first.
+func (c *Cell) CheckLeaks(t interface {
+	T
+	Errorf(format string, args ...any)
+}) {
+	t.Helper()
+	before := c.Snapshot()
+	t.Cleanup(func() {
+		left := within(context.Background(), TeardownLimit, func() []string { return c.Snapshot().Since(before) })
+		if len(left) == 0 {
+			return
+		}
+		t.Errorf("left behind:\n\t%s", strings.Join(left, "\n\t"))
+		// So that what this test leaked is not counted against the next.
+		c.purge(before)
+	})
+}
+
+// purge kills processes that are there now and were not before.
+func (c *Cell) purge(before Snapshot) {
+	for _, p := range c.Below() {
+		if !before["process "+p.String()] {
+			kill(p)
+		}
+	}
+}

@@ -1,0 +1,121 @@
+// Command probe is what the tests run in a container where busybox has no
+// applet that does exactly this.
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const usage = `usage: probe COMMAND
+  write BYTES STATUS   write BYTES of the pattern to stdout, and exit with STATUS at once
+  pattern BYTES        print the checksum of the pattern's first BYTES
+  allocate MIB         touch MIB of memory, say so, and wait
+  trickle COUNT MS     write COUNT numbered lines, one each MS milliseconds
+  random               print 16 bytes of getrandom(2) that did not wait for entropy
+  keyring              try add_key(2) and print the error, for seccomp
+`
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		os.Exit(125)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("no command\n%s", usage)
+	}
+	n, err := numbers(args[1:])
+	if err != nil {
+		return err
+	}
+	switch {
+	case args[0] == "write" && len(n) == 2:
+		if err := pattern(os.Stdout, n[0]); err != nil {
+			return err
+		}
+		os.Exit(n[1])
+	case args[0] == "pattern" && len(n) == 1:
+		sum := sha256.New()
+		if err := pattern(sum, n[0]); err != nil {
+			return err
+		}
+		fmt.Printf("%x\n", sum.Sum(nil))
+	case args[0] == "allocate" && len(n) == 1:
+		return allocate(n[0])
+	case args[0] == "trickle" && len(n) == 2:
+		return trickle(n[0], time.Duration(n[1])*time.Millisecond)
+	case args[0] == "random" && len(n) == 0:
+		buf := make([]byte, 16)
+		if _, err := unix.Getrandom(buf, unix.GRND_NONBLOCK); err != nil {
+			return fmt.Errorf("getrandom: %w", err)
+		}
+		fmt.Printf("%x\n", buf)
+	case args[0] == "keyring" && len(n) == 0:
+		_, err := unix.AddKey("user", "probe", []byte("x"), unix.KEY_SPEC_PROCESS_KEYRING)
+		fmt.Println(err)
+	default:
+		return fmt.Errorf("cannot do %q\n%s", args, usage)
+	}
+	return nil
+}
+
+func numbers(args []string) ([]int, error) {
+	var n []int
+	for _, arg := range args {
+		v, err := strconv.Atoi(arg)
+		if err != nil || v < 0 {
+			return nil, fmt.Errorf("%q is not a number", arg)
+		}
+		n = append(n, v)
+	}
+	return n, nil
+}
+
+// pattern writes n bytes which differ everywhere: a lost, doubled or moved
+// block changes the checksum.
+func pattern(w io.Writer, n int) error {
+	out := bufio.NewWriterSize(w, 64<<10)
+	for i := 0; n > 0; i++ {
+		line := fmt.Sprintf("%015d\n", i)
+		if len(line) > n {
+			line = line[:n]
+		}
+		if _, err := out.WriteString(line); err != nil {
+			return err
+		}
+		n -= len(line)
+	}
+	return out.Flush()
+}
+
+func allocate(mib int) error {
+	buf := make([]byte, mib<<20)
+	for i := 0; i < len(buf); i += os.Getpagesize() {
+		buf[i] = 1
+	}
+	fmt.Println("allocated", len(buf)>>20)
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func trickle(count int, pause time.Duration) error {
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for i := range count {
+		if _, err := fmt.Println(i); err != nil {
+			return err
+		}
+		<-tick.C
+	}
+	return nil
+}
