@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+)
+
+const (
+	// Version is the agent's version, as Configure tells it.
+	Version = "0.1.0"
+
+	stateDir = "/run/hyper/state"
+	// maxContainers is how many containers a guest may hold.
+	maxContainers = 1024
+)
+
+// Agent is the state of the guest that outlives sessions.
+type Agent struct {
+	log    *logger
+	phases *phases
+	forker *forker
+	events *events
+	oom    *oomWatch
+	guest  guest
+
+	mu         sync.Mutex
+	containers map[string]*container
+	making     map[string]bool // ids that are taken by a CreateContainer under way
+}
+
+func newAgent(log *logger, ph *phases) (*Agent, error) {
+	hub := newEvents()
+	oom, err := newOOMWatch(hub)
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		log: log, phases: ph, forker: newForker(), events: hub, oom: oom,
+		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
+		containers: map[string]*container{},
+		making:     map[string]bool{},
+	}, nil
+}
+
+// reserve takes an id for a container that is being made. Either publish or
+// withdraw must follow.
+func (a *Agent) reserve(id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.making[id] || a.containers[id] != nil {
+		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	if len(a.making)+len(a.containers) >= maxContainers {
+		return fmt.Errorf("the guest has %d containers: %w", maxContainers, errdefs.ErrResourceExhausted)
+	}
+	a.making[id] = true
+	return nil
+}
+
+func (a *Agent) withdraw(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.making, id)
+}
+
+func (a *Agent) publish(c *container) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.making, c.id)
+	a.containers[c.id] = c
+}
+
+func (a *Agent) forget(c *container) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.containers, c.id)
+}
+
+// container returns a container that has been created.
+func (a *Agent) container(id string) (*container, error) {
+	if err := validateID("container id", id); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.containers[id]
+	if c == nil {
+		return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+	}
+	return c, nil
+}
+
+// process returns a container's init, or one of its execs.
+func (a *Agent) process(containerID, execID string) (*process, error) {
+	c, err := a.container(containerID)
+	if err != nil {
+		return nil, err
+	}
+	if execID == "" {
+		return c.init, nil
+	}
+	if err := validateID("exec id", execID); err != nil {
+		return nil, err
+	}
+	return c.exec(execID)
+}
+
+// createContainer makes a container with the streams that the session has.
+func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1.CreateContainerRequest) (*container, error) {
+	id := req.GetContainerId()
+	if err := validateID("container id", id); err != nil {
+		return nil, err
+	}
+	spec, err := decodeSpec(id, req.GetSpec())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.reserve(id); err != nil {
+		return nil, err
+	}
+	defer a.withdraw(id)
+	io, err := claimStdio(ctx, from, req.GetStreams())
+	if err != nil {
+		return nil, err
+	}
+	c := &container{
+		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
+		ops: make(chan struct{}, 1), execs: map[string]*process{},
+	}
+	if err := c.create(spec, io, req.GetMounts()); err != nil {
+		return nil, err
+	}
+	a.publish(c)
+	if err := a.oom.add(c); err != nil {
+		a.log.infof("no OOM events of container %s: %v", id, err)
+	}
+	return c, nil
+}
+
+func (a *Agent) deleteContainer(ctx context.Context, c *container) error {
+	if err := c.delete(ctx); err != nil {
+		return err
+	}
+	a.oom.remove(c)
+	a.forget(c)
+	return nil
+}

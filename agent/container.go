@@ -1,0 +1,250 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd/errdefs"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+)
+
+const (
+	// maxExecs is how many execs of one container may exist.
+	maxExecs = 1024
+	// killTime bounds the wait for killed processes to be gone.
+	killTime = 10 * time.Second
+)
+
+// container is one container and its processes.
+type container struct {
+	id       string
+	log      *logger
+	forker   *forker
+	stateDir string // the directory that holds libcontainer's for each container
+	cgroup   cgroup
+	init     *process
+	// namespaces of the container, as its spec wants them.
+	namespaces configs.Namespaces
+	affinity   *configs.CPUAffinity // of execs that have none of their own
+
+	// ops is held by the one operation that changes the container's state:
+	// start, pause, resume, update, delete. Signals do without, so that a
+	// container can be killed whatever it is at.
+	ops chan struct{}
+	// Below: used with ops held only.
+	lc        *libcontainer.Container
+	mounts    []string // made for the container, in order
+	resources *specs.LinuxResources
+	paused    bool
+	gone      bool
+
+	mu    sync.Mutex
+	execs map[string]*process
+}
+
+// acquire begins an operation, when the one that is under way has ended.
+func (c *container) acquire(ctx context.Context) error {
+	select {
+	case c.ops <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("container %s is busy: %w", c.id, ctx.Err())
+	}
+	if c.gone {
+		c.release()
+		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrNotFound)
+	}
+	return nil
+}
+
+func (c *container) release() { <-c.ops }
+
+// create makes the container and its init, which then waits to be started.
+// Nothing is left behind when it fails.
+func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount) (err error) {
+	defer func() {
+		if err != nil {
+			io.close()
+			err = errors.Join(err, c.destroy())
+		}
+	}()
+	if c.mounts, err = mountAll(mounts); err != nil {
+		return err
+	}
+	config, err := containerConfig(c.id, spec)
+	if err != nil {
+		return err
+	}
+	c.namespaces = config.Namespaces
+	c.affinity, config.ExecCPUAffinity = config.ExecCPUAffinity, nil
+	c.resources = spec.Linux.Resources
+	if c.resources == nil {
+		c.resources = &specs.LinuxResources{}
+	}
+	c.cgroup = cgroup(filepath.Join(cgroupRoot, spec.Linux.CgroupsPath))
+	lp, err := libcontainerProcess(spec.Process)
+	if err != nil {
+		return err
+	}
+	lp.Init, lp.CPUAffinity = true, nil
+	uid, gid, err := rootIDs(config)
+	if err != nil {
+		return err
+	}
+	if err := io.attach(lp, uid, gid); err != nil {
+		return err
+	}
+	if c.lc, err = libcontainer.Create(c.stateDir, c.id, config); err != nil {
+		return createError(c.id, err)
+	}
+	c.init = newProcess(c, "", lp, io)
+	return c.startInit()
+}
+
+// rootIDs are the guest's ids of the container's root.
+func rootIDs(config *configs.Config) (uid, gid int, err error) {
+	if uid, err = config.HostRootUID(); err == nil {
+		gid, err = config.HostRootGID()
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("the user namespace of the OCI spec: %v: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return uid, gid, nil
+}
+
+func createError(id string, err error) error {
+	switch {
+	case errors.Is(err, libcontainer.ErrExist):
+		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+	case errors.Is(err, libcontainer.ErrInvalidID):
+		return fmt.Errorf("container id %q: %w", id, errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("OCI runtime create failed: %w", err)
+}
+
+func (c *container) startInit() (err error) {
+	c.forker.do(func() { err = c.lc.Start(c.init.lp) })
+	if err != nil {
+		return createError(c.id, err)
+	}
+	if err := c.init.io.started(); err != nil {
+		c.abortProcess(c.init)
+		return err
+	}
+	if err := c.init.began(); err != nil {
+		c.abortProcess(c.init)
+		return err
+	}
+	return nil
+}
+
+// abortProcess ends a process that nobody watches yet.
+func (c *container) abortProcess(p *process) {
+	_ = p.lp.Signal(unix.SIGKILL)
+	_, _ = p.lp.Wait()
+}
+
+// destroy undoes create, as far as that came. The container's processes must
+// have ended. It can be tried again.
+func (c *container) destroy() error {
+	if c.lc != nil {
+		if err := c.lc.Destroy(); err != nil {
+			return fmt.Errorf("destroying container %s: %w", c.id, err)
+		}
+		c.lc = nil
+	}
+	if err := unmountAll(c.mounts); err != nil {
+		return err
+	}
+	c.mounts = nil
+	return nil
+}
+
+// delete kills what still lives of the container and releases all that it has.
+func (c *container) delete(ctx context.Context) error {
+	if err := c.cgroup.kill(); err != nil {
+		return err
+	}
+	if err := c.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.release()
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	// Once more: an exec may have been starting.
+	if err := c.cgroup.kill(); err != nil {
+		return err
+	}
+	processes := append(c.listExecs(), c.init)
+	for _, p := range processes {
+		if err := p.awaitKilled(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.cgroup.waitEmpty(ctx); err != nil {
+		return err
+	}
+	for _, p := range processes {
+		p.io.close()
+	}
+	if err := c.destroy(); err != nil {
+		return err
+	}
+	c.gone = true
+	return nil
+}
+
+// awaitKilled waits for the end of a process that was killed, if it ever began.
+func (p *process) awaitKilled(ctx context.Context) error {
+	if state, pid := p.current(); pid == 0 || state == stateStopped {
+		return nil
+	}
+	select {
+	case <-p.stopped:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not end though it was killed: %w", p.name(), ctx.Err())
+	}
+}
+
+// signalAll sends a signal to all processes of the container.
+func (c *container) signalAll(sig unix.Signal) error {
+	pids, err := c.cgroup.pids()
+	if err != nil {
+		return err
+	}
+	if len(pids) == 0 {
+		return fmt.Errorf("container %s: process already finished: %w", c.id, errdefs.ErrNotFound)
+	}
+	if sig == unix.SIGKILL {
+		return c.cgroup.kill()
+	}
+	for _, pid := range pids {
+		// One that ended meanwhile needs no signal.
+		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("sending signal %d to process %d of container %s: %w", sig, pid, c.id, err)
+		}
+	}
+	return nil
+}
+
+// signalInit sends a signal to the init. Where that is not the first process of
+// a PID namespace, the others do not die with it by themselves.
+func (c *container) signalInit(sig unix.Signal) error {
+	if err := c.init.signal(sig); err != nil {
+		return err
+	}
+	if sig == unix.SIGKILL && !c.privatePIDs() {
+		return c.cgroup.kill()
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	portName    = "hyper.agent"
+	portClass   = "/sys/class/virtio-ports"
+	portTimeout = 30 * time.Second
+)
+
+// findPort returns the device of the virtio-serial port with our name. It waits
+// for the kernel to announce it, until ctx ends.
+func findPort(ctx context.Context, class string) (string, error) {
+	// Listen first, look second: what appears in between is announced.
+	events, err := openUevents()
+	if err != nil {
+		return "", err
+	}
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { events.Close() })
+	defer stop()
+	// What the kernel says does not matter, only that something changed.
+	buf := make([]byte, 8<<10)
+	for {
+		if dev := lookupPort(class); dev != "" {
+			return dev, nil
+		}
+		if _, err := events.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return "", fmt.Errorf("no virtio-serial port is named %q: has the machine a virtserialport of that name, and the kernel its driver? (%w)",
+				portName, errors.Join(err, context.Cause(ctx)))
+		}
+	}
+}
+
+func lookupPort(class string) string {
+	names, _ := filepath.Glob(class + "/*/name")
+	for _, file := range names {
+		name, err := os.ReadFile(file)
+		if err == nil && strings.TrimSpace(string(name)) == portName {
+			return "/dev/" + filepath.Base(filepath.Dir(file))
+		}
+	}
+	return ""
+}
+
+// openUevents listens to the kernel's announcements of devices.
+func openUevents() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("opening a uevent socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("binding a uevent socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "uevents"), nil
+}
+
+// port is the virtio-serial port of the channel. It stays open as long as the
+// guest lives; each session has a lease on it. With no host at the other end
+// the device reads as ended: between sessions a lease waits for the host's
+// first bytes instead.
+type port struct {
+	f   *os.File
+	raw syscall.RawConn
+}
+
+func openPort(path string) (*port, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening the channel's port: %w", err)
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("opening the channel's port: %w", err)
+	}
+	// Fails where the device cannot be polled, and closing a lease then could
+	// not wake its readers.
+	if err := f.SetDeadline(time.Time{}); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("the channel's port %s cannot be polled: %w", path, err)
+	}
+	return &port{f: f, raw: raw}, nil
+}
+
+// lease returns the port as the connection of one session. The lease before it
+// must have been closed, and its users be gone.
+func (p *port) lease() (io.ReadWriteCloser, error) {
+	if err := p.f.SetDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("preparing the channel's port: %w", err)
+	}
+	return &lease{port: p}, nil
+}
+
+type lease struct {
+	port  *port
+	close sync.Once
+	live  bool // the host has been heard; used by Read only
+}
+
+func (l *lease) Read(buf []byte) (n int, err error) {
+	if len(buf) == 0 {
+		return 0, nil
+	}
+	rerr := l.port.raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), buf)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return false
+		case err == nil && n == 0:
+			return l.live // ended, or not begun
+		}
+		return true
+	})
+	switch {
+	case rerr != nil:
+		return 0, rerr
+	case err != nil:
+		return 0, fmt.Errorf("reading the channel's port: %w", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	l.live = true
+	return n, nil
+}
+
+func (l *lease) Write(buf []byte) (int, error) { return l.port.f.Write(buf) }
+
+// Close wakes the lease's users. The port stays open.
+func (l *lease) Close() (err error) {
+	l.close.Do(func() { err = l.port.f.SetDeadline(time.Unix(1, 0)) })
+	return err
+}
