@@ -1,0 +1,162 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	api "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/shim/task"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// politeTimeout is what a server that lives has to remove a container.
+	politeTimeout = 2 * time.Second
+	// endTimeout is what a server that ends has to be gone.
+	endTimeout = 1500 * time.Millisecond
+)
+
+// deleteTask is containerd's delete: it removes what is left of a container,
+// and of its server when that is dead, ends, or can not be asked. It prints how
+// the task ended, as far as that can be known.
+func deleteTask(ctx context.Context, i invocation, out io.Writer) error {
+	bundle := i.Bundle
+	if bundle == "" {
+		var err error
+		if bundle, err = os.Getwd(); err != nil {
+			return fmt.Errorf("delete: find the bundle: %w", err)
+		}
+	}
+	exit := &api.DeleteResponse{ExitStatus: 128 + uint32(unix.SIGKILL), ExitedAt: timestamppb.Now()}
+	address, err := bundleAddress(bundle)
+	if err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	if address != "" {
+		if err := cleanUp(ctx, i, address, exit); err != nil {
+			return fmt.Errorf("delete: %w", err)
+		}
+	}
+	data, err := proto.Marshal(exit)
+	if err != nil {
+		return fmt.Errorf("delete: encode the answer: %w", err)
+	}
+	if _, err := out.Write(data); err != nil {
+		return fmt.Errorf("delete: answer containerd: %w", err)
+	}
+	return nil
+}
+
+// bundleAddress is where the server of a bundle listens: as start wrote it, or
+// as containerd did for a container that joined a pod without a start. It is
+// empty when there never was one.
+func bundleAddress(bundle string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(bundle, addressFile))
+	if err == nil {
+		return string(data), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("find the server: %w", err)
+	}
+	data, err = os.ReadFile(filepath.Join(bundle, "bootstrap.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the server: %w", err)
+	}
+	var b struct {
+		Address string `json:"address"`
+	}
+	if err := json.Unmarshal(data, &b); err != nil {
+		return "", fmt.Errorf("find the server: bootstrap.json: %w", err)
+	}
+	return b.Address, nil
+}
+
+// cleanUp removes a task, and what dead servers at the address have left. It
+// sets exit if a server tells.
+func cleanUp(ctx context.Context, i invocation, address string, exit *api.DeleteResponse) error {
+	dirs, err := findRunDirs(runRoot(os.Getenv), address)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		err = errors.Join(err, cleanUpServer(ctx, i, address, d, exit))
+	}
+	return errors.Join(err, removeDeadSocket(ctx, address))
+}
+
+// cleanUpServer removes a task from the server of a run directory and, unless
+// that lives on for others, all that the server has.
+func cleanUpServer(ctx context.Context, i invocation, address string, d runDir, exit *api.DeleteResponse) error {
+	server, err := d.server()
+	if err != nil {
+		return err
+	}
+	if server != nil {
+		defer server.close()
+		polite := true
+		if !d.closing() {
+			polite = askServer(ctx, i, address, exit) == nil
+		}
+		if polite && !d.closing() {
+			return nil // it lives, and others in it
+		}
+		if err := endServer(ctx, server, polite); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		killRecorded(ctx, filepath.Join(d.sandbox(), pidsFile)),
+		d.remove(),
+	)
+}
+
+// askServer has a server that answers remove the task, and end if that was its
+// last.
+func askServer(ctx context.Context, i invocation, address string, exit *api.DeleteResponse) error {
+	ctx, cancel := context.WithTimeout(ctx, politeTimeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socketPath(address))
+	if err != nil {
+		return err
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	r, err := task.Remove(ctx, client, i.ID)
+	switch {
+	case err == nil:
+		exit.Pid, exit.ExitStatus, exit.ExitedAt = r.Pid, r.ExitStatus, r.ExitedAt
+	case !errdefs.IsNotFound(err):
+		return err
+	}
+	_, err = api.NewTTRPCTaskClient(client).Shutdown(ctx, &api.ShutdownRequest{ID: i.ID})
+	return err
+}
+
+// endServer waits for a server that ends by itself; one that does not, or would
+// not answer, is killed.
+func endServer(ctx context.Context, server *handle, polite bool) error {
+	if polite {
+		wctx, cancel := context.WithTimeout(ctx, endTimeout)
+		defer cancel()
+		if server.wait(wctx) == nil {
+			return nil
+		}
+	}
+	return server.kill(ctx)
+}

@@ -1,0 +1,45 @@
+// Package shim is containerd's side of Hyper: the binary that containerd runs
+// as io.containerd.hyper.v2.
+//
+// One binary is four programs, by its last argument:
+//
+//	start    in a bundle: joins or starts the pod's server, prints its address
+//	(none)   the server: task service of one sandbox (package task)
+//	delete   cleans up after a container, whatever state its server is in
+//	-info    what this runtime can do; -v, which version this is
+//
+// # Start
+//
+// containerd has asked in three ways over time, and the answer follows the
+// question (bootstrap.go). Containers with the same group annotation share a
+// server: its socket's address is a function of the group, and whoever binds it
+// first starts the server, under a lock on the socket's directory.
+//
+// The server is started into a mount namespace of its own. Its first act is to
+// make all mounts slaves: what is mounted on the host later still arrives (the
+// snapshotter's mounts do), and nothing that the sandbox mounts ever appears on
+// the host or outlives its processes.
+//
+// # Run directory
+//
+// A server has a directory under /run/hyper (or $HYPER_RUN_DIR):
+//
+//	shim.pid     "<pid> <start time> shim": the server, written before it acts
+//	address      the address of its socket
+//	closing      exists once it has begun to end
+//	sandbox/     the sandbox's own
+//	sandbox/pids one line "<pid> <start time in clock ticks> <name>" for each
+//	             process of the sandbox
+//
+// It is not in the bundle because a pod outlives the bundle of its first
+// container, and because a socket's path must be short. Its name begins with a
+// hash of the socket's address, which is how the pod's other containers find it.
+//
+// # Delete
+//
+// containerd runs delete after every task it removes, and when it has lost a
+// server. A server that answers is asked to remove that one container and then
+// to end, which it does if no other lives. One that does not answer is killed.
+// What a dead server left (processes, socket, directory) is removed; its mounts
+// went with its namespace.
+package shim

@@ -1,0 +1,52 @@
+package shim
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+)
+
+// invocation is the command line that containerd gives.
+type invocation struct {
+	Namespace string
+	ID        string
+	Address   string // containerd's gRPC socket
+	Bundle    string // of delete; otherwise it is the working directory
+	Debug     bool
+	Version   bool
+	Info      bool
+	RunDir    string // of the server: ours, not containerd's
+	Action    string
+}
+
+func parseFlags(args []string, usage io.Writer) (invocation, error) {
+	var i invocation
+	fs := flag.NewFlagSet("containerd-shim-hyper-v2", flag.ContinueOnError)
+	fs.SetOutput(usage)
+	fs.StringVar(&i.Namespace, "namespace", "", "containerd namespace of the task")
+	fs.StringVar(&i.ID, "id", "", "id of the task")
+	fs.StringVar(&i.Address, "address", "", "containerd's gRPC socket")
+	fs.StringVar(&i.Bundle, "bundle", "", "the task's bundle, if it is not the working directory")
+	fs.BoolVar(&i.Debug, "debug", false, "log more")
+	fs.BoolVar(&i.Version, "v", false, "print the version")
+	fs.BoolVar(&i.Version, "version", false, "print the version")
+	fs.BoolVar(&i.Info, "info", false, "print what the runtime can do, as a containerd.types.RuntimeInfo")
+	fs.StringVar(&i.RunDir, "run-dir", "", "the server's run directory (internal)")
+	for _, name := range []string{"publish-binary", "socket", "debug-socket"} {
+		_ = fs.String(name, "", "accepted and ignored")
+	}
+	if err := fs.Parse(args); err != nil {
+		return i, fmt.Errorf("command line: %w", errors.Join(err, errdefs.ErrInvalidArgument))
+	}
+	i.Action = fs.Arg(0)
+	if i.Version || i.Info {
+		return i, nil
+	}
+	if i.Namespace == "" || i.ID == "" {
+		return i, fmt.Errorf("command line: -namespace and -id must be given; this program is run by containerd: %w", errdefs.ErrInvalidArgument)
+	}
+	return i, nil
+}

@@ -1,0 +1,93 @@
+package shim
+
+import (
+	"context"
+
+	"github.com/hyperhq/hyper/config"
+	"github.com/hyperhq/hyper/sandbox"
+	"github.com/hyperhq/hyper/shim/task"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// opener makes the function that makes the server's sandbox. isolated is why
+// the server must not have one. Errors are told there, and not when the server
+// starts, so that they reach the user as the answer to Create.
+func opener(i invocation, dir runDir, isolated error) func(context.Context, string) (task.Sandbox, error) {
+	return func(context.Context, string) (task.Sandbox, error) {
+		if isolated != nil {
+			return nil, isolated
+		}
+		c, err := config.Load()
+		if err != nil {
+			return nil, err
+		}
+		s, err := sandbox.New(sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c})
+		if err != nil {
+			return nil, err
+		}
+		return pod{s}, nil
+	}
+}
+
+// pod is a sandbox as the task service wants it; it only converts types.
+type pod struct{ *sandbox.Sandbox }
+
+func (p pod) CreateContainer(ctx context.Context, o task.ContainerOptions) (task.Container, error) {
+	c, err := p.Sandbox.CreateContainer(ctx, sandbox.ContainerOptions{
+		ID: o.ID, Bundle: o.Bundle, Rootfs: o.Rootfs, Stdio: sandbox.Stdio(o.Streams),
+	})
+	if err != nil {
+		return nil, err
+	}
+	init, err := c.Process("")
+	if err != nil {
+		return nil, err
+	}
+	return container{c, init}, nil
+}
+
+type container struct {
+	*sandbox.Container
+	init *sandbox.Process
+}
+
+func (c container) Init() task.Process { return process{c.init} }
+
+func (c container) Exec(ctx context.Context, id string, spec *specs.Process, s task.Streams) (task.Process, error) {
+	p, err := c.Container.Exec(ctx, sandbox.ExecOptions{ID: id, Spec: spec, Stdio: sandbox.Stdio(s)})
+	if err != nil {
+		return nil, err
+	}
+	return process{p}, nil
+}
+
+func (c container) Pids(ctx context.Context) ([]task.ProcessInfo, error) {
+	ps, err := c.Container.Pids(ctx)
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]task.ProcessInfo, 0, len(ps))
+	for _, p := range ps {
+		infos = append(infos, task.ProcessInfo(p))
+	}
+	return infos, nil
+}
+
+type process struct{ *sandbox.Process }
+
+func (p process) State() task.State {
+	switch p.Process.State() {
+	case sandbox.Created:
+		return task.Created
+	case sandbox.Running:
+		return task.Running
+	case sandbox.Paused:
+		return task.Paused
+	}
+	return task.Stopped
+}
+
+func (p process) Exit() task.Exit {
+	e := p.Process.Exit()
+	return task.Exit{Status: e.Status, At: e.At, StdoutBytes: e.StdoutBytes, StderrBytes: e.StderrBytes}
+}

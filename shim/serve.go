@@ -1,0 +1,202 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/shim/event"
+	"github.com/hyperhq/hyper/shim/stdio"
+	"github.com/hyperhq/hyper/shim/task"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// closeTimeout bounds the end of the sandbox, flushTimeout that of the
+	// events after it and loggerTimeout that of loggers.
+	closeTimeout  = 10 * time.Second
+	flushTimeout  = 3 * time.Second
+	loggerTimeout = 13 * time.Second
+	// maxDump bounds a dump of all goroutines, in bytes.
+	maxDump = 1 << 20
+)
+
+// serve is the server. It returns when its sandbox has ended.
+func serve(i invocation) error {
+	if err := awaitGate(os.NewFile(4, "gate")); err != nil {
+		return err
+	}
+	if err := openLog(i.ID, i.Debug); err != nil {
+		return err
+	}
+	// Before anything is mounted.
+	isolated := isolateMounts()
+	l, err := inheritListener(os.NewFile(3, "socket"))
+	if err != nil {
+		return err
+	}
+	s := newServer(i, l, isolated)
+	err = s.run()
+	if err != nil {
+		log.L.WithError(err).Error("the server ended with an error")
+	}
+	return errors.Join(err, s.dir.remove())
+}
+
+// awaitGate waits until start has recorded us. If it dies before that nobody
+// knows of us, and we must not stay.
+func awaitGate(gate *os.File) error {
+	defer gate.Close()
+	word, err := io.ReadAll(io.LimitReader(gate, int64(len(gateWord))))
+	if err != nil || string(word) != gateWord {
+		return fmt.Errorf("the server is started by start only (gate: %q, %v)", word, err)
+	}
+	return nil
+}
+
+// isolateMounts keeps our mounts from the host; the host's still come to us.
+func isolateMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("keep mounts from the host: %w", err)
+	}
+	return nil
+}
+
+func inheritListener(f *os.File) (*net.UnixListener, error) {
+	defer f.Close() // the listener has a copy, which children do not inherit
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("take over the socket: %w", err)
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("take over the socket: it is a %s", l.Addr().Network()), l.Close())
+	}
+	return ul, nil
+}
+
+// server is the shim's process of one sandbox.
+type server struct {
+	dir      runDir
+	listener *net.UnixListener
+	remote   *event.Remote
+	events   *event.Queue
+	stdio    *stdio.Host
+	tasks    *task.Service
+	ended    chan struct{} // closed when the end has begun
+	ending   sync.Once
+}
+
+// newServer makes the server; isolated is why its mounts could not be kept from
+// the host, or nil.
+func newServer(i invocation, l *net.UnixListener, isolated error) *server {
+	ctx := context.Background()
+	s := &server{
+		dir:      runDir(i.RunDir),
+		listener: l,
+		remote:   event.NewRemote(os.Getenv("TTRPC_ADDRESS")),
+		stdio:    stdio.NewHost(i.Namespace),
+		ended:    make(chan struct{}),
+	}
+	s.events = event.NewQueue(ctx, i.Namespace, s.remote)
+	s.tasks = task.New(ctx, task.Options{
+		ID:       i.ID,
+		Open:     opener(i, s.dir, isolated),
+		Events:   s.events,
+		Stdio:    s.stdio,
+		Shutdown: s.end,
+	})
+	return s
+}
+
+// end begins the end: from here on the address is free for another server.
+func (s *server) end() {
+	s.ending.Do(func() {
+		if err := s.dir.close(); err != nil {
+			log.L.WithError(err).Warn("mark the end of the server")
+		}
+		// The name first: once we do not listen it may be another's.
+		if err := os.Remove(s.listener.Addr().String()); err != nil {
+			log.L.WithError(err).Warn("remove the socket")
+		}
+		_ = s.listener.Close()
+		close(s.ended)
+	})
+}
+
+func (s *server) run() error {
+	rpc, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	if err != nil {
+		return fmt.Errorf("make the ttrpc server: %w", err)
+	}
+	task.Register(rpc, s.tasks)
+	served := make(chan error, 1)
+	go func() { served <- rpc.Serve(context.Background(), s.listener) }()
+	err = s.wait(served)
+	s.end()
+	return errors.Join(err, s.close(), rpc.Close(), s.remote.Close())
+}
+
+// wait returns when the end has begun, by request or by signal, or serving has
+// failed.
+func (s *server) wait(served <-chan error) error {
+	signals := make(chan os.Signal, 16)
+	// SIGPIPE: a log that nobody reads is no reason to die.
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGPIPE, unix.SIGUSR1)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-s.ended:
+			return nil
+		case err := <-served:
+			select {
+			case <-s.ended:
+				return nil
+			default:
+				return fmt.Errorf("serve: %w", err)
+			}
+		case sig := <-signals:
+			switch sig {
+			case unix.SIGTERM, unix.SIGINT:
+				log.L.Infof("asked to end by %s", sig)
+				return nil
+			case unix.SIGUSR1:
+				buf := make([]byte, maxDump)
+				log.L.Infof("goroutines:\n%s", buf[:runtime.Stack(buf, true)])
+			}
+		}
+	}
+}
+
+// close ends the tasks, then delivers their last events, then sees off the
+// loggers.
+func (s *server) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	err := s.tasks.Close(ctx)
+	cancel()
+	ctx, cancel = context.WithTimeout(context.Background(), flushTimeout)
+	err = errors.Join(err, s.events.Close(ctx))
+	cancel()
+	loggers := make(chan struct{})
+	go func() {
+		s.stdio.Wait()
+		close(loggers)
+	}()
+	timer := time.NewTimer(loggerTimeout)
+	defer timer.Stop()
+	select {
+	case <-loggers:
+	case <-timer.C:
+		err = errors.Join(err, errors.New("loggers did not end"))
+	}
+	return err
+}
