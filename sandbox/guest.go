@@ -124,9 +124,7 @@ func (g *guest) boot(phases *phases) error {
 func (g *guest) connect(ctx context.Context, phases *phases) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(ctx, func() {})
-	defer stop()
-	go func() {
+	go func() { // ends with ctx, so with connect
 		select {
 		case <-g.machine.Done():
 			cancel(errors.New("the machine ended"))
