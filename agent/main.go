@@ -65,10 +65,10 @@ func run(ctx context.Context, log *logger, ph *phases) (err error) {
 	return a.serve(ctx, dial)
 }
 
-// powerOff ends the machine. Where it cannot be switched off, a reset ends it.
+// powerOff ends the machine by resetting it, which its hypervisor is told to take
+// for its end. Not every machine that Hyper uses can be switched off, and one
+// that cannot would halt instead, and leave its host waiting.
 func powerOff() {
 	unix.Sync()
-	for _, cmd := range []int{unix.LINUX_REBOOT_CMD_POWER_OFF, unix.LINUX_REBOOT_CMD_RESTART} {
-		_ = unix.Reboot(cmd)
-	}
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
