@@ -42,6 +42,9 @@ func (s *share) remove() error {
 	if err := mount.UnmountRecursive(s.dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting %s: %w", s.dir, err)
 	}
+	if err := os.Remove(s.dir); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("removing the sandbox's share: %w", err)
+	}
 	return nil
 }
 
@@ -75,9 +78,31 @@ func (s *share) drop(id string) error {
 	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting the container's files: %w", err)
 	}
-	// Nothing is mounted here any more, so nothing but mount points can go.
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing the container's directory: %w", err)
+	return removeMountPoints(dir)
+}
+
+// removeMountPoints removes a container's directory, whose mount points are
+// rootfs and what is in mounts and hooks. It enters no mount point and removes
+// nothing that has content, so that a mount that is still there is an error and
+// not somebody's data gone.
+func removeMountPoints(dir string) error {
+	var points []string
+	for _, group := range virtcontainers.MountGroups() {
+		group = filepath.Join(dir, group)
+		entries, err := os.ReadDir(group)
+		if err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("removing mount points: %w", err)
+		}
+		for _, e := range entries {
+			points = append(points, filepath.Join(group, e.Name()))
+		}
+		points = append(points, group)
+	}
+	points = append(points, filepath.Join(dir, virtcontainers.RootfsTarget), dir)
+	for _, path := range points {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("removing a mount point: %w", err)
+		}
 	}
 	return nil
 }

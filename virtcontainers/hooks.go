@@ -33,7 +33,7 @@ func (p *Plan) planHooks(at Placement) error {
 			Type:     "bind",
 			Source:   h.Path,
 			Options:  []string{"bind"},
-			Target:   fmt.Sprintf("hooks/%d", i),
+			Target:   fmt.Sprintf("%s/%d", hookGroup, i),
 			ReadOnly: true,
 		})
 		p.Guest.Hooks.CreateContainer = append(p.Guest.Hooks.CreateContainer, h)

@@ -74,7 +74,7 @@ func (p *Plan) planHostMount(at Placement, i int) {
 	*m = specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: guest}
 }
 
-func mountTarget(i int) string { return fmt.Sprintf("mounts/%d", i) }
+func mountTarget(i int) string { return fmt.Sprintf("%s/%d", mountGroup, i) }
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")

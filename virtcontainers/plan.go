@@ -57,8 +57,17 @@ type Placement struct {
 	GuestDir string
 }
 
-// rootfsTarget is the root filesystem's place in the container's directory.
-const rootfsTarget = "rootfs"
+// RootfsTarget is the root filesystem's place in the container's directory.
+const RootfsTarget = "rootfs"
+
+const (
+	mountGroup = "mounts"
+	hookGroup  = "hooks"
+)
+
+// MountGroups are the directories in the container's directory that hold the
+// targets of all other mounts.
+func MountGroups() []string { return []string{mountGroup, hookGroup} }
 
 // NewPlan plans a container from its OCI configuration, which it leaves as it
 // is. What cannot be done in a guest is an errdefs.ErrInvalidArgument or
@@ -128,7 +137,7 @@ func (p *Plan) planRootfs(at Placement) error {
 		Type:     "bind",
 		Source:   source,
 		Options:  []string{"rbind"},
-		Target:   rootfsTarget,
+		Target:   RootfsTarget,
 		ReadOnly: root.Readonly,
 	})
 	return nil

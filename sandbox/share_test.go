@@ -1,0 +1,135 @@
+package sandbox
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// TestMain runs the tests in a mount namespace of their own, as a shim does.
+func TestMain(m *testing.M) {
+	const marker = "HYPER_TEST_MOUNT_NAMESPACE"
+	if os.Getuid() == 0 && os.Getenv(marker) == "" {
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		cmd.Env = append(os.Environ(), marker+"=1")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if err := cmd.Run(); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func newTestShare(t *testing.T) *share {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	s, err := newShare(filepath.Join(t.TempDir(), "share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// volume is a directory with a file in it and one beside it.
+func volume(t *testing.T) (dir, file string) {
+	t.Helper()
+	dir = t.TempDir()
+	file = filepath.Join(dir, "file")
+	for _, path := range []string{file, filepath.Join(dir, "beside")} {
+		if err := os.WriteFile(path, []byte("content"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, file
+}
+
+func bind(source, target string, readonly bool) virtcontainers.HostMount {
+	return virtcontainers.HostMount{Type: "bind", Source: source, Options: []string{"rbind"}, Target: target, ReadOnly: readonly}
+}
+
+func TestShareExposesWhatIsMountedAndNothingBeside(t *testing.T) {
+	s := newTestShare(t)
+	dir, file := volume(t)
+	err := s.add("c1", []virtcontainers.HostMount{
+		bind(dir, "rootfs", true), bind(dir, "mounts/0", false), bind(file, "mounts/1", true), bind(file, "hooks/0", true),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(path string) string { return filepath.Join(s.containerDir("c1"), path) }
+	if data, err := os.ReadFile(at("mounts/1")); err != nil || string(data) != "content" {
+		t.Errorf("a bound file reads %q, %v", data, err)
+	}
+	if _, err := os.Stat(at("mounts/beside")); !os.IsNotExist(err) {
+		t.Errorf("what is beside a bound file: %v", err)
+	}
+	for path, readonly := range map[string]bool{"rootfs/file": true, "mounts/0/file": false, "mounts/1": true} {
+		err := os.WriteFile(at(path), []byte("written"), 0)
+		if got := os.IsPermission(err) || err != nil && err.(*os.PathError).Err == unix.EROFS; got != readonly {
+			t.Errorf("writing to %s: %v, read-only should be %v", path, err, readonly)
+		}
+	}
+	for range 2 {
+		if err := s.drop("c1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(s.containerDir("c1")); !os.IsNotExist(err) {
+		t.Errorf("left after drop: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "beside")); err != nil {
+		t.Errorf("the volume lost its content: %v", err)
+	}
+}
+
+func TestAFailedAddLeavesNothing(t *testing.T) {
+	s := newTestShare(t)
+	dir, _ := volume(t)
+	err := s.add("c1", []virtcontainers.HostMount{bind(dir, "rootfs", false), bind(filepath.Join(dir, "missing"), "mounts/0", false)})
+	if err == nil {
+		t.Fatal("bound a source that does not exist")
+	}
+	if _, err := os.Stat(s.containerDir("c1")); !os.IsNotExist(err) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+func TestRemovingMountPointsSparesWhatIsStillMounted(t *testing.T) {
+	s := newTestShare(t)
+	dir, file := volume(t)
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []virtcontainers.HostMount{bind(dir, "rootfs", false), bind(dir, "mounts/0", false), bind(empty, "mounts/0", false)} {
+		if err := s.add("c1", []virtcontainers.HostMount{m}); err != nil {
+			t.Fatal(err)
+		}
+		if err := removeMountPoints(s.containerDir("c1")); err == nil {
+			t.Errorf("removed %s with its mount", m.Target)
+		}
+		for _, path := range []string{file, empty} {
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("data is gone: %v", err)
+			}
+		}
+		if err := s.drop("c1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
