@@ -41,6 +41,10 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", spec.VCPUs),
 		"-m", fmt.Sprintf("size=%dM", spec.MemoryMiB),
 	}
+	if p.machine == MachineMicroVM {
+		// Or its devices speak virtio 0.9, which vhost-user daemons do not.
+		args = append(args, "-global", "virtio-mmio.force-legacy=false")
+	}
 	if shared {
 		// The daemon beside QEMU maps the guest's memory too.
 		args = append(args, "-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", spec.MemoryMiB))

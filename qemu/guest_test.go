@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,15 +23,35 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
+// privateEnv says that the tests run in a mount namespace of their own.
+const privateEnv = "HYPER_TEST_PRIVATE"
+
 // outputEnv names a directory with what `make` built: kernels and images.
 const outputEnv = "HYPER_OUTPUT"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(parentEnv) != "" {
+	switch {
+	case os.Getenv(parentEnv) != "":
 		beParent()
-		return
+	case os.Geteuid() == 0 && os.Getenv(privateEnv) == "":
+		os.Exit(runPrivately())
+	default:
+		goleak.VerifyTestMain(m)
 	}
-	goleak.VerifyTestMain(m)
+}
+
+// runPrivately runs the tests in a mount namespace of their own, so that no mount
+// of theirs can be left behind.
+func runPrivately() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), privateEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return max(cmd.ProcessState.ExitCode(), 1)
+	}
+	return 0
 }
 
 // testKernel is a kernel that has built in what the test guest needs, or a skip.
@@ -157,6 +178,11 @@ func connect(t *testing.T, vm virtcontainers.VM) *guest {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(vm.Log())
+		}
+	})
 	return &guest{conn: conn, lines: bufio.NewReader(conn), vm: vm}
 }
 
@@ -210,6 +236,7 @@ func pvhKernel() []byte {
 		le.PutUint64(b[at+24:], addr)
 		le.PutUint64(b[at+32:], size)
 		le.PutUint64(b[at+40:], size)
+		le.PutUint64(b[at+48:], 4)
 	}
 	segment(64, 4, headers, 0, note)              // PT_NOTE
 	segment(64+56, 1, headers+note, 0x100000, 16) // PT_LOAD

@@ -17,8 +17,9 @@ const (
 	minMemoryMiB = 64
 	// maxVCPUs is what QEMU's q35 takes without further measures.
 	maxVCPUs = 255
-	// maxCommandLine is the kernel's COMMAND_LINE_SIZE on x86, in bytes.
-	maxCommandLine = 2048
+	// maxKernelArgs bounds the kernel arguments of a spec, in bytes: the kernel cuts
+	// its command line at 2048, and the driver's own are well under 512.
+	maxKernelArgs = 1536
 	// maxTag is the room for a share's name in the virtio-fs device, in bytes.
 	maxTag = 36
 )
@@ -40,6 +41,9 @@ func checkSpec(spec virtcontainers.VMSpec) error {
 		if arg == "" || !graphic(arg) {
 			return invalid("kernel argument %q is not printable ASCII without a space", arg)
 		}
+	}
+	if n := len(strings.Join(spec.KernelArgs, " ")); n > maxKernelArgs {
+		return invalid("%d bytes of kernel arguments: use at most %d", n, maxKernelArgs)
 	}
 	if s := spec.Share; s != nil {
 		if s.Tag == "" || len(s.Tag) > maxTag || !graphic(s.Tag) {

@@ -123,10 +123,10 @@ func do(words []string) (string, error) {
 	case "setxattr": // path name value
 		return "", unix.Setxattr(args[0], args[1], []byte(args[2]), 0)
 	case "console": // text
-		return "", os.WriteFile("/dev/console", []byte(strings.Join(words[1:], " ")+"\n"), 0)
+		return "", console(strings.Join(words[1:], " ") + "\n")
 	case "flood": // the console and the port, with what a hostile guest may write
 		junk := strings.Repeat("\x1b[2J\x00\xff\x9bjunk", 10_000)
-		return "", os.WriteFile("/dev/console", []byte(junk), 0)
+		return "", console(junk)
 	case "poweroff":
 		return "", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "reboot":
@@ -135,4 +135,17 @@ func do(words []string) (string, error) {
 		syscall.Exit(7)
 	}
 	return "", fmt.Errorf("unknown command %q", words[0])
+}
+
+// console writes to the console and waits until all of it is sent.
+func console(text string) error {
+	f, err := os.OpenFile("/dev/console", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		return err
+	}
+	return unix.IoctlSetInt(int(f.Fd()), unix.TCSBRK, 1)
 }

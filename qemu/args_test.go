@@ -1,0 +1,90 @@
+package qemu
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// fds are given distinct numbers, to be told apart in what is expected.
+func testDescriptors() descriptors {
+	return descriptors{kernel: 3, image: 4, firmware: 5, monitor: 6, console: 7, share: 8, channel: 9}
+}
+
+const commonHead = `-name pod -no-user-config -nodefaults -display none -no-reboot ` +
+	`-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny `
+
+func TestArguments(t *testing.T) {
+	plain := virtcontainers.VMSpec{ID: "pod", VCPUs: 2, MemoryMiB: 256}
+	shared := plain
+	shared.ID = "a,b"
+	shared.KernelArgs = []string{"x=1", "y"}
+	shared.Share = &virtcontainers.Share{Tag: "t,u"}
+	vsock := &vsockAddress{cid: 77, port: 1234}
+
+	for _, tc := range []struct {
+		name     string
+		spec     virtcontainers.VMSpec
+		platform platform
+		want     string
+	}{
+		{"q35, emulated", plain, platform{machine: MachineQ35, tscKHz: 2600000}, commonHead +
+			`-machine q35,accel=tcg,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off ` +
+			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests tsc_early_khz=2600000 hyper.channel=serial] ` +
+			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
+			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-pci ` +
+			`-chardev socket,id=agent,fd=9 -device virtio-serial-pci,max_ports=2 ` +
+			`-device virtserialport,chardev=agent,name=hyper.agent`},
+		{"q35, KVM, vsock, share", shared, platform{machine: MachineQ35, kvm: true, tscKHz: 2600000, vsock: vsock},
+			strings.Replace(commonHead, "pod", "a,,b", 1) +
+				`-machine q35,accel=kvm,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,memory-backend=mem ` +
+				`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+				`-object memory-backend-memfd,id=mem,size=256M,share=on ` +
+				`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
+				`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=vsock:1234 x=1 y] ` +
+				`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
+				`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-pci ` +
+				`-device vhost-vsock-pci,guest-cid=77,vhostfd=9 ` +
+				`-chardev socket,id=share,fd=8 -device vhost-user-fs-pci,chardev=share,tag=t,,u`},
+		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +
+			`-machine microvm,accel=tcg,dump-guest-core=off ` +
+			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+			`-global virtio-mmio.force-legacy=false ` +
+			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=serial] ` +
+			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
+			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-device ` +
+			`-chardev socket,id=agent,fd=9 -device virtio-serial-device,max_ports=2 ` +
+			`-device virtserialport,chardev=agent,name=hyper.agent`},
+		{"microvm, KVM, vsock", plain, platform{machine: MachineMicroVM, kvm: true, vsock: vsock}, commonHead +
+			`-machine microvm,accel=kvm,pit=off,pic=off,rtc=off,x-option-roms=off,dump-guest-core=off ` +
+			`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+			`-global virtio-mmio.force-legacy=false ` +
+			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=vsock:1234] ` +
+			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
+			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-device ` +
+			`-device vhost-vsock-device,guest-cid=77,vhostfd=9`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := joined(arguments(tc.spec, tc.platform, testDescriptors())); got != tc.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+			}
+		})
+	}
+}
+
+// joined puts the arguments with spaces into brackets.
+func joined(args []string) string {
+	var words []string
+	for _, arg := range args {
+		if strings.Contains(arg, " ") {
+			arg = "[" + arg + "]"
+		}
+		words = append(words, arg)
+	}
+	return strings.Join(words, " ")
+}
