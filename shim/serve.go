@@ -128,8 +128,8 @@ func (s *server) end() {
 		if err := os.Remove(s.listener.Addr().String()); err != nil {
 			log.L.WithError(err).Warn("remove the socket")
 		}
+		close(s.ended) // before what else would look like a failure to serve
 		_ = s.listener.Close()
-		close(s.ended)
 	})
 }
 

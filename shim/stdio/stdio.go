@@ -20,13 +20,14 @@ const (
 // Host opens the standard streams of a shim's processes.
 type Host struct {
 	namespace string
+	patience  time.Duration
 	buffers   sync.Pool
 	loggers   sync.WaitGroup
 }
 
 // NewHost returns a Host for processes of a containerd namespace.
 func NewHost(namespace string) *Host {
-	return &Host{namespace: namespace, buffers: sync.Pool{New: func() any {
+	return &Host{namespace: namespace, patience: patience, buffers: sync.Pool{New: func() any {
 		b := make([]byte, bufferSize)
 		return &b
 	}}}
@@ -188,13 +189,17 @@ func (s *Stdio) CloseStdin() error {
 func (s *Stdio) Drain(ctx context.Context, stdout, stderr uint64) error {
 	var outErr, errErr error
 	if s.out != nil {
-		outErr = s.out.drain(ctx, stdout, patience)
+		outErr = s.out.drain(ctx, stdout, s.host.patience)
 	}
 	if s.err != nil {
-		errErr = s.err.drain(ctx, stderr, patience)
+		errErr = s.err.drain(ctx, stderr, s.host.patience)
 	}
 	return errors.Join(outErr, errErr)
 }
+
+// Discard gives up on readers: output that is not written yet is lost, and the
+// process is not held up by it any more.
+func (s *Stdio) Discard() { s.cancel() }
 
 // Close ends all copying and releases everything; the process's streams must
 // have been closed. Output that is on its way has a moment to get out. It may be

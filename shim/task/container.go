@@ -119,7 +119,7 @@ func awaitExecs(execs []*process) {
 	defer cancel()
 	defer time.AfterFunc(execsExit, func() {
 		for _, p := range execs {
-			p.rush()
+			p.giveUp()
 		}
 	}).Stop()
 	for _, p := range execs {

@@ -240,7 +240,7 @@ func (s *Service) Remove(ctx context.Context, id string) (Exit, uint32, error) {
 			return Exit{}, 0, fmt.Errorf("remove task %s: %w", id, err)
 		}
 		for _, p := range append(c.stop(), c.init) {
-			p.rush()
+			p.giveUp()
 		}
 		if _, err := c.init.wait(ctx); err != nil {
 			return Exit{}, 0, fmt.Errorf("remove task %s: %w", id, err)

@@ -127,6 +127,13 @@ func (p *process) drain(e Exit) {
 	}
 }
 
+// giveUp loses output that nobody reads: neither the exit nor the process waits
+// for a reader any more.
+func (p *process) giveUp() {
+	p.rush()
+	p.stdio.Discard()
+}
+
 // finish makes the exit known; publish comes first.
 func (p *process) finish(e Exit, publish func()) {
 	p.mu.Lock()
