@@ -97,7 +97,7 @@ func decompressor(payload []byte) (io.Reader, error) {
 	case bytes.HasPrefix(payload, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
 		return xz.NewReader(bytes.NewReader(sized))
 	case bytes.HasPrefix(payload, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return zstd.NewReader(bytes.NewReader(sized), zstd.WithDecoderMaxWindow(MaxKernel))
+		return zstd.NewReader(bytes.NewReader(sized), zstd.WithDecoderMaxWindow(MaxKernel), zstd.WithDecoderConcurrency(1))
 	case bytes.HasPrefix(payload, []byte{0x02, 0x21, 0x4c, 0x18}):
 		return lz4.NewReader(bytes.NewReader(sized)), nil
 	case bytes.HasPrefix(payload, []byte("BZh")):

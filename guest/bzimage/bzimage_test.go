@@ -108,9 +108,10 @@ func TestExtractSaysWhatIsWrong(t *testing.T) {
 }
 
 func FuzzExtract(f *testing.F) {
-	for _, image := range images(f) {
-		f.Add(image)
-	}
+	// The other two formats clear buffers of eight megabytes a time: too slow to find anything here.
+	seeds := images(f)
+	f.Add(seeds["gzip"])
+	f.Add(seeds["zstd"])
 	f.Fuzz(func(t *testing.T, image []byte) {
 		// A damaged image may say that it holds half a gigabyte; that is not what is looked for here.
 		if len(image) > 4 {

@@ -208,7 +208,7 @@ func decompressor(r io.Reader, ext string) (io.Reader, error) {
 	case ".xz":
 		return xz.NewReader(r)
 	case ".zst":
-		return zstd.NewReader(r)
+		return zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
 	default:
 		return r, nil
 	}
