@@ -5,7 +5,7 @@
 // in order, so that the same agent and the same modules always give the same bytes: the hash of the image is
 // part of the key of a saved template, and two builds of one source must not look like two guests.
 //
-// It is not compressed. Emulated (TCG, 256 MiB, medians of ten boots), an image of 17 MB reaches its init
-// in 0.6 s as it is; gzip makes that slower by more than reading the smaller file can save, because the
-// guest's processor has to decompress what the host would have copied at memory speed.
+// It is not compressed. Under emulation (q35, 256 MiB, medians of seven boots) an image of 9 MB reached its init
+// 0.13 s earlier than the same one through gzip, and 0.25 s earlier than through zstd: the guest's processor
+// would have to decompress what the host copies at memory speed.
 package image
