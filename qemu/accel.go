@@ -55,12 +55,12 @@ func hostKVM() kvmAccess {
 // That the device opens proves nothing: a paravirtual KVM inside of a virtual
 // machine opens, makes machines, and boots none. Such a host's processors show no
 // virtualization flag, so both are asked for, unless the operator insists.
-func chooseAccel(want string, cpuinfo io.Reader, device kvmAccess) (acceleration, error) {
+func chooseAccel(want string, cpu map[string]bool, device kvmAccess) (acceleration, error) {
 	if want == AccelTCG {
 		return acceleration{}, nil
 	}
 	groups, problem := kvmGroups(device)
-	if device.err == nil && want == AccelAuto && !hasVirtualization(cpuinfo) {
+	if device.err == nil && want == AccelAuto && !cpu["vmx"] && !cpu["svm"] {
 		problem = "the processor flags in /proc/cpuinfo have neither vmx nor svm"
 	}
 	switch {
@@ -90,7 +90,10 @@ func kvmGroups(device kvmAccess) (groups []uint32, problem string) {
 	}
 }
 
-func hasVirtualization(cpuinfo io.Reader) bool {
+// cpuFlags returns the features of this host's first processor, from the text of
+// /proc/cpuinfo.
+func cpuFlags(cpuinfo io.Reader) map[string]bool {
+	flags := map[string]bool{}
 	lines := bufio.NewScanner(cpuinfo)
 	for lines.Scan() {
 		key, value, _ := strings.Cut(lines.Text(), ":")
@@ -98,11 +101,9 @@ func hasVirtualization(cpuinfo io.Reader) bool {
 			continue
 		}
 		for flag := range strings.FieldsSeq(value) {
-			if flag == "vmx" || flag == "svm" {
-				return true
-			}
+			flags[flag] = true
 		}
-		return false
+		break
 	}
-	return false
+	return flags
 }

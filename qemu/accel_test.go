@@ -38,7 +38,7 @@ func TestChooseAccel(t *testing.T) {
 		{"tcg, though KVM works", AccelTCG, intel, open, false, nil, "", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := chooseAccel(tc.want, strings.NewReader(tc.cpuinfo), tc.device)
+			got, err := chooseAccel(tc.want, cpuFlags(strings.NewReader(tc.cpuinfo)), tc.device)
 			if tc.fails {
 				if !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("error %v, want one about %q", err, tc.says)

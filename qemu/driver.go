@@ -16,12 +16,13 @@ import (
 
 // Driver runs virtual machines on this host.
 type Driver struct {
-	binary   string
-	firmware string
-	machine  string
-	accel    acceleration
-	uid      uint32
-	clock    tscSample
+	binary    string
+	firmware  string
+	machine   string
+	accel     acceleration
+	uid       uint32
+	clock     tscSample
+	steadyTSC bool
 }
 
 var _ virtcontainers.Hypervisor = (*Driver)(nil)
@@ -51,7 +52,8 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 		return nil, fmt.Errorf("look for virtualization: %w", err)
 	}
 	defer cpuinfo.Close()
-	accel, err := chooseAccel(cfg.Accel, cpuinfo, hostKVM())
+	cpu := cpuFlags(cpuinfo)
+	accel, err := chooseAccel(cfg.Accel, cpu, hostKVM())
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +67,8 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 		accel:    accel,
 		uid:      cfg.UIDBase + uint32(os.Getpid()),
 		clock:    clock,
+		// A counter that keeps its pace whatever the processor does.
+		steadyTSC: cpu["constant_tsc"] && cpu["nonstop_tsc"],
 	}, nil
 }
 
@@ -114,12 +118,11 @@ func (l *launch) run() (*machine, error) {
 		return nil, err
 	}
 	d := l.driver
-	args := arguments(l.spec, platform{
-		machine: d.machine,
-		kvm:     d.accel.kvm,
-		tscKHz:  d.clock.tscKHz(),
-		vsock:   l.vsock,
-	}, fd)
+	p := platform{machine: d.machine, kvm: d.accel.kvm, vsock: l.vsock}
+	if d.steadyTSC {
+		p.tscKHz = d.clock.tscKHz()
+	}
+	args := arguments(l.spec, p, fd)
 	proc, err := process.Start(process.Spec{
 		Path:       d.binary,
 		Args:       args,
