@@ -10,29 +10,6 @@ import (
 	"github.com/hyperhq/hyper/test/image"
 )
 
-// test is one test of the suite, run in every cell.
-type test struct {
-	name string
-	run  func(t *testing.T, c *harness.Cell)
-	// vm marks what only holds for a runtime with a virtual machine: it is
-	// skipped when another runtime is taken to check the tests themselves.
-	vm bool
-}
-
-// suite is every test, in the order of the subjects.
-func suite() []test {
-	return []test{
-		{name: "run/exit status", run: testExitStatus},
-	}
-}
-
-func testExitStatus(t *testing.T, c *harness.Cell) {
-	r := c.Run(t, harness.Sh("echo out; echo err >&2; exit 7"))
-	if r.Status != 7 || r.Stdout != "out\n" || r.Stderr != "err\n" {
-		t.Errorf("got %+v", r)
-	}
-}
-
 // TestEndToEnd runs the suite on each containerd with each guest kernel.
 // $HYPER_TEST_RUNTIME takes another runtime, such as io.containerd.runc.v2, to
 // see whether the tests ask for what the reference does.
@@ -106,11 +83,13 @@ func runCell(t *testing.T, o harness.CellOptions) {
 				t.Skip("only for a runtime with virtual machines")
 			}
 			c.CheckLeaks(t)
-			begin := time.Now()
+			begin, size := time.Now(), c.LogSize()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("failed after %v; the log since the test began:\n%s", time.Since(begin), c.LogSince(size))
+				}
+			})
 			test.run(t, c)
-			if t.Failed() {
-				t.Logf("failed after %v; containerd's log ends with:\n%s", time.Since(begin), c.Log())
-			}
 		})
 	}
 }

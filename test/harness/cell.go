@@ -68,7 +68,7 @@ func NewCell(ctx context.Context, o CellOptions) (*Cell, error) {
 		},
 	}
 	if err := c.begin(ctx, o.Image); err != nil {
-		err = fmt.Errorf("starting containerd %s: %w\n%s", c.Version, err, c.Log())
+		err = fmt.Errorf("starting containerd %s: %w\n%s", c.Version, err, c.LogSince(0))
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -182,8 +182,12 @@ func (c *Cell) ShimCommand(ctx context.Context, bundle, id string, args ...strin
 	return cmd
 }
 
-// Log is the end of containerd's log.
-func (c *Cell) Log() string { return c.daemon.tail(16 << 10) }
+// LogSize is how long containerd's log is now.
+func (c *Cell) LogSize() int64 { return c.daemon.logSize() }
+
+// LogSince is what containerd and its shims have logged since the log had a
+// size, shortened for a person.
+func (c *Cell) LogSince(size int64) string { return c.daemon.logSince(size) }
 
 // NewID makes an id that no other container has.
 func (c *Cell) NewID() (string, error) {

@@ -115,13 +115,6 @@ func defaultSpec(ctx context.Context, namespace, id string) (*specs.Spec, error)
 }
 
 func (c *Container) make(ctx context.Context) error {
-	prepared, err := c.Cell.client.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
-		Snapshotter: snapshotter, Key: c.ID, Parent: c.Cell.chainID,
-	})
-	if err != nil {
-		return fmt.Errorf("preparing its root filesystem: %w", err)
-	}
-	c.rootfs = prepared.Mounts
 	spec, err := asAny("Spec", c.Spec)
 	if err != nil {
 		return err
@@ -135,7 +128,18 @@ func (c *Container) make(ctx context.Context) error {
 			SnapshotKey: c.ID,
 		},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// Only now: a snapshot that nothing refers to is garbage to containerd.
+	prepared, err := c.Cell.client.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
+		Snapshotter: snapshotter, Key: c.ID, Parent: c.Cell.chainID,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing its root filesystem: %w", err)
+	}
+	c.rootfs = prepared.Mounts
+	return nil
 }
 
 // asAny encodes a type of the OCI runtime specification as containerd does.

@@ -164,17 +164,30 @@ func (d *daemon) ctr(ctx context.Context, namespace string, args ...string) *exe
 	return cmd
 }
 
-// tail is the end of containerd's log, which holds the shims' too.
-func (d *daemon) tail(limit int64) string {
-	f, err := os.Open(d.logPath())
+// logSize is how long containerd's log is now.
+func (d *daemon) logSize() int64 {
+	info, err := os.Stat(d.logPath())
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// logSince is what has been logged since the log had a size, by containerd and
+// its shims, for a person: the daemon's debugging left out, and the end of it
+// if it is long.
+func (d *daemon) logSince(size int64) string {
+	const limit = 8 << 10
+	data, err := os.ReadFile(d.logPath())
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > limit {
-		f.Seek(-limit, 2)
+	var kept []string
+	for line := range strings.Lines(string(data[min(size, int64(len(data))):])) {
+		if !strings.Contains(line, "level=debug") || strings.Contains(line, "runtime=io.containerd.hyper") {
+			kept = append(kept, line)
+		}
 	}
-	var buf bytes.Buffer
-	buf.ReadFrom(f)
-	return buf.String()
+	text := strings.Join(kept, "")
+	return text[max(0, len(text)-limit):]
 }

@@ -40,6 +40,7 @@ type Streams struct {
 	stdin, stdout, stderr string // what containerd is told
 	out, err              *Buffer
 	copies                sync.WaitGroup
+	fifos                 []io.Closer
 	cancel                context.CancelFunc
 
 	source     io.Reader
@@ -68,6 +69,7 @@ func newStreams(t T, c *Cell, name string, o IO) *Streams {
 		if err != nil {
 			t.Fatalf("making a fifo: %v", err)
 		}
+		s.fifos = append(s.fifos, f)
 		return path, f
 	}
 	if o.Stdin != nil || o.StdinPipe {
@@ -139,6 +141,9 @@ func (i *stdin) Close() error {
 // abandon closes the streams, whatever is still in them.
 func (s *Streams) abandon() {
 	s.cancel()
+	for _, f := range s.fifos {
+		f.Close()
+	}
 	s.copies.Wait()
 }
 
