@@ -109,7 +109,7 @@ func (r record) open() (*handle, error) {
 	h := &handle{record: r, pidfd: os.NewFile(uintptr(fd), "pidfd of "+r.Name)}
 	// The descriptor first: what it names can not change while we look.
 	start, err := startTime(r.PID)
-	if err == nil && start == r.Start {
+	if err == nil && start == r.Start && !exited(fd) {
 		return h, nil
 	}
 	_ = h.close()
@@ -119,6 +119,14 @@ func (r record) open() (*handle, error) {
 	return nil, nil
 }
 
+// exited reports whether a pidfd's process has exited: nobody may have waited for
+// it yet.
+func exited(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1
+}
+
 // wait returns nil when the process has exited, or ctx's error.
 func (h *handle) wait(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = h.pidfd.SetReadDeadline(time.Unix(1, 0)) })()
@@ -126,11 +134,7 @@ func (h *handle) wait(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for process %s: %w", h.record, err)
 	}
-	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return err == nil && n == 1
-	})
+	err = raw.Read(func(fd uintptr) bool { return exited(int(fd)) })
 	if err != nil {
 		return fmt.Errorf("wait for process %s: %w", h.record, err)
 	}
