@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,8 +108,8 @@ func ready(t *testing.T, d *Daemon) {
 		t.Fatal(err)
 	}
 	reply := make([]byte, 12+8)
-	n, err := d.Socket.Read(reply)
-	if err != nil || n != len(reply) || reply[0] != getFeatures {
+	n, err := io.ReadFull(d.Socket, reply)
+	if err != nil || reply[0] != getFeatures {
 		t.Fatalf("the daemon answered %x, %v: %s", reply[:n], err, d.Log())
 	}
 }
