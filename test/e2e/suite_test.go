@@ -57,5 +57,30 @@ func suite() []test {
 		{name: "stdio/terminal's size", run: testResize},
 		{name: "stdio/file logger", run: testFileLogger},
 		{name: "stdio/binary logger", run: testBinaryLogger},
+
+		{name: "exec/several at once", run: testExecsAtOnce},
+		{name: "exec/errors", run: testExecErrors},
+		{name: "exec/in a stopped container", run: testExecInStopped},
+		{name: "exec/never started", run: testNeverStarted},
+
+		{name: "task/states", run: testStates},
+		{name: "task/duplicate", run: testDuplicate},
+		{name: "task/signals", run: testSignals},
+		{name: "task/kill all", run: testKillAll},
+		{name: "task/init ends", run: testInitEnds},
+		{name: "task/pause", run: testPause},
+		{name: "task/update", run: testUpdate, vm: true},
+		{name: "task/out of memory", run: testOOM},
+		{name: "task/metrics", run: testMetrics, vm: true},
+		{name: "task/pids", run: testPids},
+		{name: "task/events", run: testEvents},
+		{name: "task/events of fast exits", run: testEventsOfFastExits, vm: true},
+		{name: "task/waiters", run: testWaiters},
+		{name: "task/checkpoint", run: testCheckpoint, vm: true},
+		{name: "task/pod", run: testPod, vm: true},
+		{name: "task/unprivileged", run: testUnprivileged, vm: true},
+
+		{name: "hooks/run", run: testHooks},
+		{name: "hooks/refuse", run: testFailingHook},
 	}
 }

@@ -125,11 +125,13 @@ func (d *daemon) start() error {
 func (d *daemon) environment() []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		return slices.Contains([]string{"PATH", "TMPDIR", "HYPER_CONFIG", dirVariable}, name) || strings.HasPrefix(name, "CONTAINERD_")
+		return slices.Contains([]string{"PATH", "TMPDIR", "HYPER_CONFIG", "HYPER_RUN_DIR", dirVariable}, name) || strings.HasPrefix(name, "CONTAINERD_")
 	})
 	return append(env,
 		"PATH="+d.path,
 		"TMPDIR="+filepath.Join(d.dir, "tmp"),
+		// Of its own, so that other runs are not taken for leaks of this one.
+		"HYPER_RUN_DIR="+filepath.Join(d.dir, "run"),
 		"HYPER_CONFIG="+filepath.Join(d.dir, "hyper.toml"),
 		dirVariable+"="+d.dir,
 	)

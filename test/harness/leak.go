@@ -121,7 +121,7 @@ func (s Snapshot) addFiles(c *Cell) {
 		c.Dir + "/state/io.containerd.runtime.v2.task/*/*",
 		c.Dir + "/root/io.containerd.runtime.v2.task/*/*",
 		c.Dir + "/state/*/shim*",
-		"/run/hyper/*",
+		c.Dir + "/run/*",
 		"/var/lib/hyper/*",
 		"/dev/shm/hyper*",
 	} {

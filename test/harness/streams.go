@@ -3,6 +3,7 @@ package harness
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -50,7 +51,7 @@ type Streams struct {
 func newStreams(t T, c *Cell, name string, o IO) *Streams {
 	t.Helper()
 	s := &Streams{out: newBuffer(), err: newBuffer(), stdout: o.StdoutURI, stderr: o.StderrURI}
-	dir := filepath.Join(c.Dir, "fifo", name)
+	dir := filepath.Join(c.Dir, "fifo", fmt.Sprintf("%s-%d", name, c.serial.Add(1)))
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	t.Cleanup(func() {
