@@ -90,7 +90,9 @@ func machineArgument(p platform, shared bool) string {
 		// microvm hangs, or waits seconds for a clock that is not there.
 		options = append(options, "pit=off,pic=off,rtc=off,x-option-roms=off")
 	}
-	options = append(options, "dump-guest-core=off")
+	// Neither in a core file, nor merged with the pages of other machines, which
+	// would tell one by its timing what the other holds.
+	options = append(options, "dump-guest-core=off,mem-merge=off")
 	if shared {
 		options = append(options, "memory-backend=mem")
 	}
@@ -134,7 +136,7 @@ func commandLine(spec virtcontainers.VMSpec, p platform) string {
 	// that every machine has, and QEMU ends on a reset.
 	args := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"}
 	if !p.kvm {
-		args = append(args, emulatedClock(p)...)
+		args = append(args, emulatedGuest(p)...)
 	}
 	if p.vsock != nil {
 		args = append(args, fmt.Sprintf("hyper.channel=vsock:%d", p.vsock.port))
@@ -144,12 +146,16 @@ func commandLine(spec virtcontainers.VMSpec, p platform) string {
 	return strings.Join(append(args, spec.KernelArgs...), " ")
 }
 
-// emulatedClock tells an emulated guest about its clocks what it could only get
-// wrong by measuring: QEMU's timers are late whenever the host is busy. So it must
-// not try whether its timer interrupt works, which costs 20 to 100 ms and may fail,
-// nor judge the time stamp counter, which is the host's own, by other clocks.
-func emulatedClock(p platform) []string {
-	args := []string{"no_timer_check"}
+// emulatedGuest are the kernel arguments that spare an emulated guest what is slow
+// or goes wrong there.
+//
+// QEMU's timers are late whenever the host is busy: so the guest must not try
+// whether its timer interrupt works, which costs 20 to 100 ms and may fail, nor
+// judge the time stamp counter, which is the host's own, by other clocks. And code
+// that changes is translated anew: to take the lock prefixes out of the kernel of a
+// guest with one processor costs more than 100 ms, and they cost it nothing.
+func emulatedGuest(p platform) []string {
+	args := []string{"no_timer_check", "noreplace-smp"}
 	if p.tscKHz != 0 {
 		args = append(args, "tsc=reliable", "tsc_early_khz="+strconv.FormatUint(p.tscKHz, 10))
 	}

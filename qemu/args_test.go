@@ -30,17 +30,17 @@ func TestArguments(t *testing.T) {
 		want     string
 	}{
 		{"q35, emulated", plain, platform{machine: MachineQ35, tscKHz: 2600000}, commonHead +
-			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off ` +
+			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests no_timer_check tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests no_timer_check noreplace-smp tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-pci ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-pci,max_ports=2 ` +
 			`-device virtserialport,chardev=agent,name=hyper.agent`},
 		{"q35, KVM, vsock, share", shared, platform{machine: MachineQ35, kvm: true, tscKHz: 2600000, vsock: vsock},
 			strings.Replace(commonHead, "pod", "a,,b", 1) +
-				`-accel kvm -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,memory-backend=mem ` +
+				`-accel kvm -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off,memory-backend=mem ` +
 				`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 				`-object memory-backend-memfd,id=mem,size=256M,share=on ` +
 				`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
@@ -50,17 +50,17 @@ func TestArguments(t *testing.T) {
 				`-device vhost-vsock-pci,guest-cid=77,vhostfd=9 ` +
 				`-chardev socket,id=share,fd=8 -device vhost-user-fs-pci,chardev=share,tag=t,,u`},
 		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +
-			`-accel tcg,thread=single -machine microvm,dump-guest-core=off ` +
+			`-accel tcg,thread=single -machine microvm,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-global virtio-mmio.force-legacy=false ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests no_timer_check hyper.channel=serial] ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests no_timer_check noreplace-smp hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-device ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-device,max_ports=2 ` +
 			`-device virtserialport,chardev=agent,name=hyper.agent`},
 		{"microvm, KVM, vsock", plain, platform{machine: MachineMicroVM, kvm: true, vsock: vsock}, commonHead +
-			`-accel kvm -machine microvm,pit=off,pic=off,rtc=off,x-option-roms=off,dump-guest-core=off ` +
+			`-accel kvm -machine microvm,pit=off,pic=off,rtc=off,x-option-roms=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-global virtio-mmio.force-legacy=false ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +

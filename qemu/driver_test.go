@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/hyperhq/hyper/qemu/process"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -153,43 +153,85 @@ func descriptorCount(t *testing.T) int {
 	return len(entries)
 }
 
-// TestQEMUDiesAtOnce has programs in QEMU's place that refuse to work.
-func TestQEMUDiesAtOnce(t *testing.T) {
-	newDriver(t, Config{})
-	fake := writeFile(t, "qemu", []byte("#!/bin/sh\necho \"could not load\" >&2\nexit 3\n"), 0o755)
-	// Its directory must be open to QEMU's user, unlike those of the tests.
+// fakeQEMU is a driver with a shell script in QEMU's place. It has the descriptors
+// that QEMU would have: the monitor is 6, the console 7.
+func fakeQEMU(t *testing.T, script string) *Driver {
+	t.Helper()
+	newDriver(t, Config{}) // skips where it must
+	// A directory that is open to QEMU's user, unlike those of the tests.
 	dir, err := os.MkdirTemp("/tmp", "hyper-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	reachable := filepath.Join(dir, "qemu")
-	if out, err := exec.Command("cp", fake, reachable).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	path := filepath.Join(dir, "qemu")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	d, err := New(Config{Path: reachable}, log.L)
+	d, err := New(Config{Path: path}, log.L)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return d
+}
+
+func TestQEMUDiesAtOnce(t *testing.T) {
+	d := fakeQEMU(t, "echo could not load >&2; echo on the console >&7; exit 3")
 	begin := time.Now()
-	vm, err := d.Start(t.Context(), goodSpec(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	vm := start(t, d, goodSpec(t))
 	<-vm.Done()
 	if took := time.Since(begin); took > time.Second {
 		t.Errorf("it took %v", took)
 	}
-	checkError(t, vm.Err(), errdefs.ErrUnavailable, "exit status 3", "could not load")
+	checkError(t, vm.Err(), errdefs.ErrUnavailable, "exit status 3", "could not load", "on the console")
 	if err := vm.Kill(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if vm.Err() == nil {
 		t.Error("a Kill afterwards made an asked-for end of it")
 	}
+}
+
+// TestStoppedForGood has a QEMU that meets an error within KVM, which a real one
+// cannot be made to do here. It would keep the dead machine for ever.
+func TestStoppedForGood(t *testing.T) {
+	const conversation = `
+say() { echo "$1" >&6; }
+say '{"QMP": {}}'
+read -r line <&6; say '{"return": {}, "id": 1}'
+say '{"event": "STOP"}'
+read -r line <&6; say '{"return": {"running": false, "status": "%s"}, "id": 2}'
+read -r line <&6
+`
+	broken := start(t, fakeQEMU(t, fmt.Sprintf(conversation, "internal-error")), goodSpec(t))
+	select {
+	case <-broken.Done():
+		checkError(t, broken.Err(), errdefs.ErrUnavailable, "internal-error")
+	case <-time.After(10 * time.Second):
+		t.Error("the broken machine lives on")
+	}
+	paused := start(t, fakeQEMU(t, fmt.Sprintf(conversation, "paused")), goodSpec(t))
+	select {
+	case <-paused.Done():
+		t.Errorf("a paused machine was ended: %v", paused.Err())
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+// FuzzShutdownEvent: a guest makes QEMU say that it shuts down.
+func FuzzShutdownEvent(f *testing.F) {
+	f.Add([]byte(`{"guest": true, "reason": "guest-reset"}`))
+	f.Add([]byte(`{"reason": "\u001b[2J"}`))
+	f.Add([]byte(`{"reason": 7}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got := shutdownEvent(data)
+		if len(got) > 128 || got != process.Printable(got) {
+			t.Errorf("%q gives %q", data, got)
+		}
+	})
 }
 
 func TestHostMemory(t *testing.T) {

@@ -20,6 +20,9 @@ import (
 // its sockets.
 const lastWordsTimeout = 100 * time.Millisecond
 
+// brokenTimeout bounds the talk with a QEMU that has stopped its guest.
+const brokenTimeout = 5 * time.Second
+
 // machine is one running QEMU. It implements virtcontainers.VM.
 type machine struct {
 	id      string
@@ -29,10 +32,12 @@ type machine struct {
 	channel channel
 
 	asked atomic.Bool
-	// reason is QEMU's own word for why it shuts down.
+	// reason says why the machine ends, once that is known.
 	reason atomic.Pointer[string]
-	done   chan struct{}
-	err    error // written before done is closed, read after
+	// stopped has a value when the virtual CPUs have stopped.
+	stopped chan struct{}
+	done    chan struct{}
+	err     error // written before done is closed, read after
 }
 
 func newMachine(id string, proc *process.Process, monitor, serial net.Conn, ch channel) *machine {
@@ -41,6 +46,7 @@ func newMachine(id string, proc *process.Process, monitor, serial net.Conn, ch c
 		proc:    proc,
 		console: newConsole(serial),
 		channel: ch,
+		stopped: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 	}
 	m.monitor = qmp.New(monitor, m.event)
@@ -50,7 +56,14 @@ func newMachine(id string, proc *process.Process, monitor, serial net.Conn, ch c
 
 // supervise waits for the end of QEMU, and ends all that belongs to it.
 func (m *machine) supervise() {
-	<-m.proc.Done()
+	for running := true; running; {
+		select {
+		case <-m.stopped:
+			m.endIfBroken()
+		case <-m.proc.Done():
+			running = false
+		}
+	}
 	m.channel.close()
 	timeout := time.NewTimer(lastWordsTimeout)
 	defer timeout.Stop()
@@ -64,17 +77,48 @@ func (m *machine) supervise() {
 	close(m.done)
 }
 
-func (m *machine) event(e qmp.Event) {
-	if e.Name != "SHUTDOWN" {
-		return
+// endIfBroken ends a QEMU whose virtual CPUs have stopped for good: it would keep
+// the dead machine for somebody to look at.
+func (m *machine) endIfBroken() {
+	ctx, cancel := context.WithTimeout(context.Background(), brokenTimeout)
+	defer cancel()
+	status, err := m.monitor.QueryStatus(ctx)
+	if err != nil {
+		return // QEMU ends, or was told to
 	}
-	var data struct {
+	switch status.State {
+	case "internal-error", "io-error", "guest-panicked", "shutdown":
+		reason := "QEMU has stopped the guest: " + status.State
+		m.reason.Store(&reason)
+		// Its end is waited for by who called this.
+		_ = m.proc.Kill(ctx)
+	}
+}
+
+// event takes note of what QEMU says unasked.
+func (m *machine) event(e qmp.Event) {
+	switch e.Name {
+	case "STOP":
+		select {
+		case m.stopped <- struct{}{}:
+		default: // one is enough
+		}
+	case "SHUTDOWN":
+		if reason := shutdownEvent(e.Data); reason != "" {
+			m.reason.Store(&reason)
+		}
+	}
+}
+
+// shutdownEvent says why QEMU shuts down, or nothing if its event does not.
+func shutdownEvent(data []byte) string {
+	var shutdown struct {
 		Reason string `json:"reason"`
 	}
-	if json.Unmarshal(e.Data, &data) == nil && data.Reason != "" {
-		reason := shutdownReason(data.Reason)
-		m.reason.Store(&reason)
+	if json.Unmarshal(data, &shutdown) != nil || shutdown.Reason == "" {
+		return ""
 	}
+	return shutdownReason(shutdown.Reason)
 }
 
 // shutdownReason puts QEMU's ShutdownCause into words.
