@@ -15,6 +15,14 @@
 // is announced to the guest, where it becomes a file system with a device number
 // of its own: the inode numbers of different file systems would collide otherwise.
 //
+// The daemon holds open every file that the guest knows of, and with it the file
+// system below, so that a mount which the guest has used is busy on the host. To be
+// rid of it: unmount it in the guest, let the guest forget what it has cached of it
+// (2 into /proc/sys/vm/drop_caches), then unmount it on the host. A lazy unmount on
+// the host alone hides it from the guest only when its caches are a second old, and
+// keeps the file system alive until the guest forgets or ends. An announced mount
+// can be a layer of an overlay in the guest, but not lie within one.
+//
 // A guest whose daemon dies waits for its files for ever: whoever runs the two
 // ends the machine when Done is closed.
 package virtiofsd
