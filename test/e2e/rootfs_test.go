@@ -36,6 +36,14 @@ func hostDir(t *testing.T, c *harness.Cell, files map[string]string) string {
 	return dir
 }
 
+// makeFile makes an empty file.
+func makeFile(t *testing.T, dir, name string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // checkScripts runs scripts in a task and compares what they print.
 func checkScripts(t *testing.T, task *harness.Task, tests []struct{ what, script, want string }) {
 	t.Helper()

@@ -82,5 +82,16 @@ func suite() []test {
 
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/refuse", run: testFailingHook},
+
+		{name: "config/broken parts", run: testBrokenParts, vm: true},
+		{name: "config/mistakes", run: testBadConfiguration, vm: true},
+		{name: "config/refused sizes", run: testRefusedSizes, vm: true},
+		{name: "config/sizes", run: testSizes, vm: true},
+		{name: "config/microvm", run: testMicroVM, vm: true},
+
+		{name: "faults/killed", run: testKilled, vm: true},
+		{name: "faults/killed while containerd is down", run: testKilledWhileDown, vm: true},
+		{name: "faults/containerd restarts", run: testRestart},
+		{name: "faults/ended while containerd is down", run: testEndWhileDown},
 	}
 }

@@ -105,12 +105,15 @@ func (c *Cell) ConfigureOnly(text string) error {
 	return os.WriteFile(filepath.Join(c.Dir, "hyper.toml"), []byte(text), 0o644)
 }
 
+// Guest is the cell's kernel and image.
+func (c *Cell) Guest() (kernel, image string) { return c.Parts.Kernel(c.kernel) }
+
 // GuestConfig is the [guest] table that chooses the cell's kernel.
 func (c *Cell) GuestConfig() string {
 	if c.kernel == "" {
 		return ""
 	}
-	kernel, img := c.Parts.Kernel(c.kernel)
+	kernel, img := c.Guest()
 	return fmt.Sprintf("[guest]\nkernel = %q\nimage = %q\n", kernel, img)
 }
 

@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/test/harness"
+)
+
+// deathLimit is how soon the end of a virtual machine is to be reported.
+const deathLimit = time.Second
+
+// moment is a state of a container in which something dies.
+type moment struct {
+	name string
+	// reach brings a created task there, and returns the exec that runs, if one
+	// does.
+	reach func(t *testing.T, task *harness.Task) *harness.Task
+}
+
+func moments() []moment {
+	started := func(t *testing.T, task *harness.Task) *harness.Task {
+		task.Start(t)
+		task.Expect(t, "ready\n")
+		return nil
+	}
+	return []moment{
+		{"created", func(*testing.T, *harness.Task) *harness.Task { return nil }},
+		{"running", started},
+		{"exec running", func(t *testing.T, task *harness.Task) *harness.Task {
+			started(t, task)
+			p := task.Exec(t, harness.Command{Args: []string{"sh", "-c", "echo ready; sleep 1000; true"}}, harness.IO{})
+			p.Start(t)
+			p.Expect(t, "ready\n")
+			return p
+		}},
+		{"paused", func(t *testing.T, task *harness.Task) *harness.Task {
+			started(t, task)
+			if err := task.Pause(t); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		}},
+		{"stopping", func(t *testing.T, task *harness.Task) *harness.Task {
+			started(t, task)
+			if err := task.Kill(t, uint32(unix.SIGTERM), false); err != nil {
+				t.Fatal(err)
+			}
+			task.Expect(t, "stopping\n")
+			return nil
+		}},
+	}
+}
+
+// stubborn is an init that takes its time to stop.
+func stubborn() harness.Option {
+	return harness.Sh(`trap 'echo stopping; sleep 1000' TERM; echo ready; while :; do sleep 0.05; done`)
+}
+
+// killProgram kills the process of the cell's only sandbox that has a name.
+func killProgram(t *testing.T, c *harness.Cell, name string) {
+	t.Helper()
+	found := c.Program(name)
+	if len(found) == 0 {
+		t.Fatalf("there is no %s", name)
+	}
+	for _, p := range found {
+		if err := unix.Kill(p.PID, unix.SIGKILL); err != nil {
+			t.Fatalf("killing %s: %v", p, err)
+		}
+	}
+}
+
+// testKilled kills the processes of a sandbox, one in each state of a container.
+func testKilled(t *testing.T, c *harness.Cell) {
+	for _, program := range []string{"qemu-system", "virtiofsd", "containerd-shim-hyper"} {
+		for _, m := range moments() {
+			t.Run(program+" "+m.name, func(t *testing.T) {
+				c.CheckLeaks(t)
+				container := c.Container(t, stubborn())
+				events := container.Watch(t)
+				task := container.Create(t, harness.IO{})
+				exec := m.reach(t, task)
+				killed := time.Now()
+				killProgram(t, c, program)
+				event := events.Expect(t, "exit "+container.ID, 5*time.Second)
+				if event.Status != 137 {
+					t.Errorf("it exited %d", event.Status)
+				}
+				if took := event.Seen.Sub(killed); took > deathLimit {
+					t.Errorf("its end was reported after %v", took)
+				}
+				if program == "containerd-shim-hyper" {
+					checkCleaned(t, task)
+					return
+				}
+				if exec != nil {
+					events.Expect(t, "exit "+exec.ExecID, 5*time.Second)
+					if exit := exec.Wait(t, 5*time.Second); exit.Status != 137 {
+						t.Errorf("the exec exited %d", exit.Status)
+					}
+				}
+				if exit := task.Wait(t, 5*time.Second); exit.Status != 137 {
+					t.Errorf("waiting says it exited %d", exit.Status)
+				}
+				if state, err := task.State(t); err != nil || state.Status.String() != "STOPPED" {
+					t.Errorf("its state is %v, %v", state, err)
+				}
+				if err := task.Kill(t, 9, true); !errdefs.IsNotFound(err) {
+					t.Errorf("killing it: %v", err)
+				}
+				task.Delete(t)
+			})
+		}
+	}
+	if r := c.Run(t, harness.Args("echo", "good")); r.Stdout != "good\n" {
+		t.Errorf("a good run after all: %+v", r)
+	}
+}
+
+// checkCleaned checks that a task whose shim is gone is gone, or can be deleted.
+func checkCleaned(t *testing.T, task *harness.Task) {
+	t.Helper()
+	eventually(t, 5*time.Second, func() error {
+		if _, err := task.TryDelete(t); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("deleting the task after its shim was killed: %w", err)
+		}
+		if _, err := task.State(t); !errdefs.IsNotFound(err) {
+			return fmt.Errorf("the task is still known: %w", err)
+		}
+		return nil
+	})
+}
+
+// restart ends containerd by a signal and starts it again; between, it runs what
+// it is given.
+func restart(t *testing.T, c *harness.Cell, signal unix.Signal, between func()) {
+	t.Helper()
+	if err := c.StopContainerd(signal); err != nil {
+		t.Fatal(err)
+	}
+	between()
+	if err := c.StartContainerd(t.Context()); err != nil {
+		t.Fatalf("starting containerd again: %v", err)
+	}
+}
+
+// testRestart ends containerd under a container, which must not notice.
+func testRestart(t *testing.T, c *harness.Cell) {
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		t.Run(unix.SignalName(signal), func(t *testing.T) {
+			c.CheckLeaks(t)
+			task := c.Container(t, harness.Args("probe", "trickle", "100000", "20")).Create(t, harness.IO{})
+			task.Start(t)
+			task.Expect(t, "\n5\n")
+			before := task.PID
+			restart(t, c, signal, func() {})
+			state, err := task.State(t)
+			if err != nil || state.Status.String() != "RUNNING" || state.Pid != before {
+				t.Fatalf("after the restart its state is %v, %v", state, err)
+			}
+			// Its output goes on, from the same process.
+			task.Expect(t, "\n100\n")
+			if r := task.Do(t, "echo", "again"); r.Stdout != "again\n" {
+				t.Errorf("an exec: %+v", r)
+			}
+			if err := task.Kill(t, 9, false); err != nil {
+				t.Error(err)
+			}
+			if r := task.Finish(t); r.Status != 137 {
+				t.Errorf("it exited %d", r.Status)
+			}
+		})
+	}
+}
+
+// testKilledWhileDown kills the processes of a sandbox while containerd is down.
+func testKilledWhileDown(t *testing.T, c *harness.Cell) {
+	for _, program := range []string{"qemu-system", "virtiofsd", "containerd-shim-hyper"} {
+		t.Run(program, func(t *testing.T) {
+			c.CheckLeaks(t)
+			container := c.Container(t, stubborn())
+			task := container.Create(t, harness.IO{})
+			task.Start(t)
+			task.Expect(t, "ready\n")
+			restart(t, c, unix.SIGKILL, func() { killProgram(t, c, program) })
+			checkEnded(t, task, 137)
+			checkCleaned(t, task)
+			// The container is whole and can run again.
+			again := container.Create(t, harness.IO{})
+			again.Start(t)
+			again.Expect(t, "ready\n")
+		})
+	}
+}
+
+// testEndWhileDown lets a process end while containerd is down.
+func testEndWhileDown(t *testing.T, c *harness.Cell) {
+	dir := hostDir(t, c, nil)
+	task := c.Container(t, harness.Sh("while [ ! -e /host/go ]; do sleep 0.05; done; echo ended; exit 5"),
+		harness.Mount("bind", dir, "/host", "rbind", "rw")).Create(t, harness.IO{})
+	task.Start(t)
+	restart(t, c, unix.SIGKILL, func() {
+		makeFile(t, dir, "go")
+		task.Expect(t, "ended\n")
+	})
+	checkEnded(t, task, 5)
+	checkCleaned(t, task)
+}
+
+// checkEnded checks how a task ended that did so while containerd was down. A
+// containerd that finds a task without processes when it starts may remove it.
+func checkEnded(t *testing.T, task *harness.Task, status uint32) {
+	t.Helper()
+	state, err := task.State(t)
+	switch {
+	case errdefs.IsNotFound(err):
+		t.Log("containerd has removed the task")
+	case err != nil:
+		t.Errorf("its state: %v", err)
+	case state.Status.String() != "STOPPED" || state.ExitStatus != status:
+		t.Errorf("its state is %v, want stopped with %d", state, status)
+	}
+}
