@@ -19,7 +19,7 @@ func (c *Cell) CheckLeaks(t interface {
 	t.Helper()
 	before := c.Snapshot()
 	t.Cleanup(func() {
-		left := within(context.Background(), TeardownLimit, func() []string { return c.Snapshot().Since(before) })
+		left := c.LeftSince(before)
 		if len(left) == 0 {
 			return
 		}
@@ -27,6 +27,12 @@ func (c *Cell) CheckLeaks(t interface {
 		// So that what this test leaked is not counted against the next.
 		c.purge(before)
 	})
+}
+
+// LeftSince lists what is on the host that was not there before, giving what
+// ends asynchronously its time to do so.
+func (c *Cell) LeftSince(before Snapshot) []string {
+	return within(context.Background(), TeardownLimit, func() []string { return c.Snapshot().Since(before) })
 }
 
 // purge kills processes that are there now and were not before.
