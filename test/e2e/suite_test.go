@@ -89,6 +89,13 @@ func suite() []test {
 		{name: "config/sizes", run: testSizes, vm: true},
 		{name: "config/microvm", run: testMicroVM, vm: true},
 
+		{name: "bundle/bad specification", run: testBadSpecification},
+		{name: "bundle/without containerd", run: testBadBundle, vm: true},
+
+		{name: "ctr/run", run: testCtrRun},
+		{name: "ctr/task", run: testCtrTask},
+		{name: "ctr/runtime info", run: testRuntimeInfo, vm: true},
+
 		{name: "faults/killed", run: testKilled, vm: true},
 		{name: "faults/killed while containerd is down", run: testKilledWhileDown, vm: true},
 		{name: "faults/containerd restarts", run: testRestart},

@@ -119,7 +119,12 @@ func (c *Container) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.Cell.client.containers.Create(ctx, &containersapi.CreateContainerRequest{
+	return c.record(ctx, spec)
+}
+
+// record makes the container known to containerd, and its root filesystem.
+func (c *Container) record(ctx context.Context, spec *anypb.Any) error {
+	_, err := c.Cell.client.containers.Create(ctx, &containersapi.CreateContainerRequest{
 		Container: &containersapi.Container{
 			ID:          c.ID,
 			Runtime:     &containersapi.Container_Runtime{Name: c.Cell.Runtime},
@@ -142,13 +147,16 @@ func (c *Container) make(ctx context.Context) error {
 	return nil
 }
 
+// specURL begins the names of the types of the OCI runtime specification.
+const specURL = "types.containerd.io/opencontainers/runtime-spec/1/"
+
 // asAny encodes a type of the OCI runtime specification as containerd does.
 func asAny(name string, v any) (*anypb.Any, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/" + name, Value: data}, nil
+	return &anypb.Any{TypeUrl: specURL + name, Value: data}, nil
 }
 
 // remove ends the container as a user would clean up, in whatever state it is.
@@ -205,4 +213,22 @@ func (c *Container) Run(t T, streams IO) Result {
 	p := c.Create(t, streams)
 	p.Start(t)
 	return p.Finish(t)
+}
+
+// ContainerWithSpec is Container with a specification that is given as it is,
+// good or bad.
+func (c *Cell) ContainerWithSpec(t T, spec []byte) *Container {
+	t.Helper()
+	id, err := c.NewID()
+	if err != nil {
+		t.Fatalf("making an id: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	container := &Container{ID: id, Cell: c, Spec: &specs.Spec{}}
+	t.Cleanup(func() { container.remove(t) })
+	if err := container.record(ctx, &anypb.Any{TypeUrl: specURL + "Spec", Value: spec}); err != nil {
+		t.Fatalf("making the container %s: %v", id, err)
+	}
+	return container
 }
