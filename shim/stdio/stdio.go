@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"time"
 )
@@ -24,6 +25,10 @@ type Host struct {
 	buffers   sync.Pool
 	loggers   sync.WaitGroup
 }
+
+// SetPatience sets how long a reader may take no byte of an exited process's
+// output before the rest is given up; it is ten seconds otherwise.
+func (h *Host) SetPatience(d time.Duration) { h.patience = d }
 
 // NewHost returns a Host for processes of a containerd namespace.
 func NewHost(namespace string) *Host {
@@ -195,6 +200,18 @@ func (s *Stdio) Drain(ctx context.Context, stdout, stderr uint64) error {
 		errErr = s.err.drain(ctx, stderr, s.host.patience)
 	}
 	return errors.Join(outErr, errErr)
+}
+
+// Stalled waits until no output has moved for ten seconds or so, and reports
+// true; false when all output has ended, or ctx has.
+func (s *Stdio) Stalled(ctx context.Context) bool {
+	stalled := false
+	for _, p := range s.pumps() {
+		if err := p.drain(ctx, math.MaxUint64, s.host.patience); err != nil {
+			stalled = true
+		}
+	}
+	return stalled && ctx.Err() == nil
 }
 
 // Discard gives up on readers: output that is not written yet is lost, and the

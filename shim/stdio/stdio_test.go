@@ -40,7 +40,7 @@ type guest struct {
 func open(t *testing.T, c Config) *guest {
 	t.Helper()
 	h := NewHost("ns")
-	h.patience = 300 * time.Millisecond
+	h.SetPatience(300 * time.Millisecond)
 	s, err := h.Open(t.Context(), "id", c)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/hyperhq/hyper/shim/stdio"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // maxSignal is Linux's last real-time signal.
@@ -69,6 +70,9 @@ func (s *Service) Kill(ctx context.Context, id, execID string, signal uint32, al
 		err = c.guest.Signal(ctx, signal)
 	default:
 		err = p.guest.Signal(ctx, signal)
+	}
+	if (err == nil && signal == uint32(unix.SIGKILL) || errdefs.IsNotFound(err)) && p.beginDeath() {
+		s.work.Go(p.awaitDeath)
 	}
 	if err != nil {
 		return fmt.Errorf("signal %s of %s: %w", p.name(), id, err)

@@ -24,6 +24,7 @@ type host struct {
 	args  map[string][]string // of inits, by container id
 	ooms  chan string
 	block chan struct{} // not nil: CreateContainer waits for it
+	holds bool          // exits are not told before all output is read
 
 	mu      sync.Mutex
 	all     []*hostProcess
@@ -140,6 +141,7 @@ type hostProcess struct {
 	childs         []*os.File
 	done           chan struct{}
 	after          func()
+	holds          bool
 
 	mu    sync.Mutex
 	state State
@@ -147,7 +149,7 @@ type hostProcess struct {
 }
 
 func (h *host) process(args []string, s Streams) (*hostProcess, error) {
-	p := &hostProcess{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{})}
+	p := &hostProcess{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{}), holds: h.holds}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	if s.Stdin {
 		r, w, err := os.Pipe()
@@ -169,7 +171,7 @@ func (h *host) process(args []string, s Streams) (*hostProcess, error) {
 		if err != nil {
 			return nil, err
 		}
-		*o.ours, *o.its = &output{File: r}, w
+		*o.ours, *o.its = &output{File: r, more: make(chan struct{}, 1)}, w
 		p.childs = append(p.childs, w)
 	}
 	h.mu.Lock()
@@ -209,6 +211,10 @@ func (p *hostProcess) watch() {
 	e.StdoutBytes, e.StderrBytes = p.stdout.total(), p.stderr.total()
 	if p.after != nil {
 		p.after()
+	}
+	if p.holds {
+		p.stdout.await(e.StdoutBytes)
+		p.stderr.await(e.StderrBytes)
 	}
 	p.end(e)
 }
@@ -270,7 +276,11 @@ func (p *hostProcess) Signal(_ context.Context, signal uint32) error {
 		p.end(Exit{Status: 128 + signal, At: time.Now()})
 		return nil
 	}
-	return syscall.Kill(-p.cmd.Process.Pid, syscall.Signal(signal))
+	err := syscall.Kill(-p.cmd.Process.Pid, syscall.Signal(signal))
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
+	}
+	return err
 }
 
 func (p *hostProcess) Resize(context.Context, uint32, uint32) error { return nil }
@@ -309,6 +319,7 @@ type output struct {
 	*os.File
 	mu   sync.Mutex
 	read uint64
+	more chan struct{} // has a token when read has grown
 }
 
 func (o *output) reader() io.Reader {
@@ -329,6 +340,10 @@ func (o *output) Read(b []byte) (n int, err error) {
 		defer o.mu.Unlock()
 		n, rerr = unix.Read(int(fd), b)
 		o.read += uint64(max(n, 0))
+		select {
+		case o.more <- struct{}{}:
+		default:
+		}
 		return rerr != unix.EAGAIN
 	})
 	if err := errors.Join(err, rerr); err != nil {
@@ -338,6 +353,19 @@ func (o *output) Read(b []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// await waits until n bytes have been read.
+func (o *output) await(n uint64) {
+	for o != nil {
+		o.mu.Lock()
+		read := o.read
+		o.mu.Unlock()
+		if read >= n {
+			return
+		}
+		<-o.more
+	}
 }
 
 // total is what has been read and what is still in the pipe.

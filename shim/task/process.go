@@ -37,6 +37,7 @@ type process struct {
 	started  bool
 	exited   bool // nothing can be started any more
 	deleting bool
+	dying    bool // it has been killed: see awaitDeath
 }
 
 func newProcess(ctx context.Context, id string, c stdio.Config, s *stdio.Stdio, guest Process) *process {
@@ -132,6 +133,35 @@ func (p *process) drain(e Exit) {
 func (p *process) giveUp() {
 	p.rush()
 	p.stdio.Discard()
+}
+
+// beginDeath reports whether the process is killed for the first time.
+func (p *process) beginDeath() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.dying
+	p.dying = true
+	return !was
+}
+
+// awaitDeath sees that a process that was killed ends. The guest does not tell
+// its end before all that it wrote has been taken, which never happens when
+// nobody reads. That is a running process's own affair, not a killed one's.
+func (p *process) awaitDeath() {
+	ctx, cancel := context.WithCancel(p.draining)
+	defer cancel()
+	stalled := make(chan bool, 1)
+	go func() { stalled <- p.stdio.Stalled(ctx) }()
+	select {
+	case <-p.guest.Done():
+		cancel()
+		<-stalled
+	case yes := <-stalled:
+		if yes {
+			log.G(ctx).Warnf("%s was killed and nobody reads its output: the rest is lost", p.name())
+			p.stdio.Discard()
+		}
+	}
 }
 
 // finish makes the exit known; publish comes first.

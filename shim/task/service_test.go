@@ -35,6 +35,7 @@ type fixture struct {
 func newFixture(t *testing.T, args map[string][]string) *fixture {
 	f := &fixture{t: t, host: newHost(args), events: &recorder{}, dir: t.TempDir(), down: make(chan struct{})}
 	streams := stdio.NewHost("test")
+	streams.SetPatience(300 * time.Millisecond)
 	f.Service = New(t.Context(), Options{
 		ID:       "c",
 		Open:     func(context.Context, string) (Sandbox, error) { return f.host, nil },
@@ -392,6 +393,41 @@ func TestMachineDies(t *testing.T) {
 	for _, id := range []string{"run", "new", "stuck"} {
 		f.delete(id, "")
 	}
+}
+
+// TestKilledWithoutAReader has a guest that, as the agent does, tells an exit
+// only when all output is taken.
+func TestKilledWithoutAReader(t *testing.T) {
+	f := newFixture(t, map[string][]string{"c": {"sleep", "60"}})
+	f.host.holds = true
+	f.create("c", stdio.Config{})
+	f.start("c", "")
+	for id, args := range map[string][]string{
+		"killed":    {"cat", "/dev/zero"},
+		"by itself": {"head", "-c", "120000", "/dev/zero"},
+	} {
+		if err := f.exec("c", id, stdio.Config{Stdout: f.fifo(id)}, args...); err != nil {
+			t.Fatal(err)
+		}
+		r, err := os.OpenFile(filepath.Join(f.dir, id), os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		f.start("c", id)
+	}
+	f.kill("c", "killed")
+	f.wait("c", "killed", killed)
+	// Dead in the guest, but held back: a kill that finds it gone helps too.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := f.Wait(ctx, "c", "by itself"); err == nil {
+		t.Error("its exit was told though output is left that its reader may want")
+	}
+	if err := f.Kill(t.Context(), "c", "by itself", uint32(unix.SIGKILL), false); !errdefs.IsNotFound(err) {
+		t.Errorf("kill: %v", err)
+	}
+	f.wait("c", "by itself", 0)
 }
 
 func TestDeleteOfACreatedTask(t *testing.T) {
