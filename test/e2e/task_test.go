@@ -237,23 +237,27 @@ func testOOM(t *testing.T, c *harness.Cell) {
 
 func testMetrics(t *testing.T, c *harness.Cell) {
 	task := running(t, c)
-	metric, err := task.Metrics(t)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m stats.Metrics
-	if !strings.HasSuffix(metric.Data.GetTypeUrl(), "io.containerd.cgroups.v2.Metrics") {
-		t.Errorf("their type is %s", metric.Data.GetTypeUrl())
-	}
-	if err := proto.Unmarshal(metric.Data.GetValue(), &m); err != nil {
-		t.Fatal(err)
-	}
-	if m.GetPids().GetCurrent() != 1 || m.GetMemory().GetUsage() == 0 || m.GetMemory().GetUsage() > 256<<20 || m.GetCPU().GetUsageUsec() == 0 {
-		t.Errorf("got %v", &m)
-	}
-	if metric.ID != task.Container.ID || time.Since(metric.Timestamp.AsTime()).Abs() > time.Minute {
-		t.Errorf("they are of %s at %v", metric.ID, metric.Timestamp.AsTime())
-	}
+	// What sets the init up may still be there for a moment.
+	eventually(t, 2*time.Second, func() error {
+		metric, err := task.Metrics(t)
+		if err != nil {
+			return err
+		}
+		if metric.ID != task.Container.ID || time.Since(metric.Timestamp.AsTime()).Abs() > time.Minute {
+			return fmt.Errorf("they are of %s at %v", metric.ID, metric.Timestamp.AsTime())
+		}
+		if !strings.HasSuffix(metric.Data.GetTypeUrl(), "io.containerd.cgroups.v2.Metrics") {
+			return fmt.Errorf("their type is %s", metric.Data.GetTypeUrl())
+		}
+		var m stats.Metrics
+		if err := proto.Unmarshal(metric.Data.GetValue(), &m); err != nil {
+			return err
+		}
+		if used := m.GetMemory().GetUsage(); m.GetPids().GetCurrent() != 1 || used == 0 || used > 256<<20 || m.GetCPU().GetUsageUsec() == 0 {
+			return fmt.Errorf("got %v", &m)
+		}
+		return nil
+	})
 }
 
 // testPids lists processes, and knows which are execs.

@@ -222,14 +222,22 @@ func (c *Cell) Program(name string) []Process {
 	return found
 }
 
-// Shim is the shim process of a sandbox.
+// Shim is the shim process of a sandbox of this cell.
 func (c *Cell) Shim(id string) (Process, bool) {
 	for _, p := range c.Program("containerd-shim-") {
-		for i, arg := range p.Args {
-			if arg == "-id" && i+1 < len(p.Args) && p.Args[i+1] == id {
-				return p, true
-			}
+		if argument(p, "-id") == id && argument(p, "-namespace") == c.Namespace {
+			return p, true
 		}
 	}
 	return Process{}, false
+}
+
+// argument is the value of a flag of a process.
+func argument(p Process, flag string) string {
+	for i, arg := range p.Args {
+		if arg == flag && i+1 < len(p.Args) {
+			return p.Args[i+1]
+		}
+	}
+	return ""
 }
