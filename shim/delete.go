@@ -24,8 +24,9 @@ import (
 const (
 	// politeTimeout is what a server that lives has to remove a container.
 	politeTimeout = 2 * time.Second
-	// endTimeout is what a server that ends has to be gone.
-	endTimeout = 1500 * time.Millisecond
+	// killReserve is what is kept of delete's time to kill a server that ends
+	// too slowly.
+	killReserve = 700 * time.Millisecond
 )
 
 // deleteTask is containerd's delete: it removes what is left of a container,
@@ -110,7 +111,8 @@ func cleanUpServer(ctx context.Context, i invocation, address string, d runDir, 
 		defer server.close()
 		polite := true
 		if !d.closing() {
-			polite = askServer(ctx, i, address, exit) == nil
+			// A server that ends may not have answered to the end.
+			polite = askServer(ctx, i, address, exit) == nil || d.closing()
 		}
 		if polite && !d.closing() {
 			return nil // it lives, and others in it
@@ -120,7 +122,7 @@ func cleanUpServer(ctx context.Context, i invocation, address string, d runDir, 
 		}
 	}
 	return errors.Join(
-		killRecorded(ctx, filepath.Join(d.sandbox(), pidsFile)),
+		killRecorded(ctx, d.pids()),
 		d.remove(),
 	)
 }
@@ -149,10 +151,10 @@ func askServer(ctx context.Context, i invocation, address string, exit *api.Dele
 }
 
 // endServer waits for a server that ends by itself; one that does not, or would
-// not answer, is killed.
+// not answer, is killed. ctx must have a deadline.
 func endServer(ctx context.Context, server *handle, polite bool) error {
-	if polite {
-		wctx, cancel := context.WithTimeout(ctx, endTimeout)
+	if deadline, ok := ctx.Deadline(); ok && polite {
+		wctx, cancel := context.WithDeadline(ctx, deadline.Add(-killReserve))
 		defer cancel()
 		if server.wait(wctx) == nil {
 			return nil

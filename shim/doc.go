@@ -35,6 +35,13 @@
 // container, and because a socket's path must be short. Its name begins with a
 // hash of the socket's address, which is how the pod's other containers find it.
 //
+// # Why not containerd's own library for shims
+//
+// containerd/v2/pkg/shim of 2.4 serves containerd 2.3 and later only. Its server
+// would do for all, but its publisher tries events that failed again beside
+// those that follow, which then overtake them, and its log can stall the shim
+// when containerd does not read it. Ours is a server, a queue and a fifo.
+//
 // # Delete
 //
 // containerd runs delete after every task it removes, and when it has lost a

@@ -81,6 +81,9 @@ func (d runDir) file(name string) string { return filepath.Join(string(d), name)
 // sandbox is the directory of the sandbox.
 func (d runDir) sandbox() string { return d.file(sandboxDir) }
 
+// pids is the record of the sandbox's processes.
+func (d runDir) pids() string { return filepath.Join(d.sandbox(), pidsFile) }
+
 // server returns a handle of the server, nil if it is gone.
 func (d runDir) server() (*handle, error) {
 	rs, err := readRecords(d.file(pidFile))

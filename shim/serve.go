@@ -26,6 +26,8 @@ const (
 	closeTimeout  = 10 * time.Second
 	flushTimeout  = 3 * time.Second
 	loggerTimeout = 13 * time.Second
+	// killTimeout bounds the end of what is left after all that.
+	killTimeout = time.Second
 	// maxDump bounds a dump of all goroutines, in bytes.
 	maxDump = 1 << 20
 )
@@ -49,7 +51,10 @@ func serve(i invocation) error {
 	if err != nil {
 		log.L.WithError(err).Error("the server ended with an error")
 	}
-	return errors.Join(err, s.dir.remove())
+	// Should the sandbox not have ended, nobody could find its processes later.
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	return errors.Join(err, killRecorded(ctx, s.dir.pids()), s.dir.remove())
 }
 
 // awaitGate waits until start has recorded us. If it dies before that nobody
