@@ -48,8 +48,9 @@ type container struct {
 	paused    bool
 	gone      bool
 
-	mu    sync.Mutex
-	execs map[string]*process
+	mu       sync.Mutex
+	execs    map[string]*process
+	deleting bool // no exec is added any more
 }
 
 // acquire begins an operation, when the one that is under way has ended.
@@ -131,9 +132,8 @@ func createError(id string, err error) error {
 	return fmt.Errorf("OCI runtime create failed: %w", err)
 }
 
-func (c *container) startInit() (err error) {
-	c.forker.do(func() { err = c.lc.Start(c.init.lp) })
-	if err != nil {
+func (c *container) startInit() error {
+	if err := c.forker.do(func() error { return c.lc.Start(c.init.lp) }); err != nil {
 		return createError(c.id, err)
 	}
 	if err := c.init.io.started(); err != nil {
@@ -184,7 +184,7 @@ func (c *container) delete(ctx context.Context) error {
 	if err := c.cgroup.kill(); err != nil {
 		return err
 	}
-	processes := append(c.listExecs(), c.init)
+	processes := append(c.lastExecs(), c.init)
 	for _, p := range processes {
 		if err := p.awaitKilled(ctx); err != nil {
 			return err

@@ -30,6 +30,9 @@ func (c *container) addExec(id string, spec *specs.Process, io *stdio) (err erro
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.deleting {
+		return errStopped(c.id)
+	}
 	if _, ok := c.execs[id]; ok {
 		return fmt.Errorf("exec %s in container %s: %w", id, c.id, errdefs.ErrAlreadyExists)
 	}
@@ -80,8 +83,8 @@ func (c *container) runExec(p *process) error {
 	}
 	initial := splitAffinity(p.lp, c.affinity)
 	p.ooms = c.cgroup.oomKills()
-	c.forker.do(func() {
-		err = withAffinity(initial, func() error { return c.lc.Start(p.lp) })
+	err = c.forker.do(func() error {
+		return withAffinity(initial, func() error { return c.lc.Start(p.lp) })
 	})
 	if err != nil {
 		return fmt.Errorf("OCI runtime exec failed: %w", err)
@@ -151,6 +154,14 @@ func (c *container) listExecs() []*process {
 		list = append(list, p)
 	}
 	return list
+}
+
+// lastExecs lists the execs for the last time: none can be added after it.
+func (c *container) lastExecs() []*process {
+	c.mu.Lock()
+	c.deleting = true
+	c.mu.Unlock()
+	return c.listExecs()
 }
 
 // deleteExec forgets an exec that is not running.

@@ -1,6 +1,12 @@
 package agent
 
-import "runtime"
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/containerd/errdefs"
+)
 
 // forker runs functions that start processes, each on one of a few threads that
 // never end. A thread's children go to the main thread when it ends, and would
@@ -18,12 +24,17 @@ func newForker() *forker {
 	return &forker{jobs: make(chan func()), slots: make(chan struct{}, maxForks)}
 }
 
-// do runs f on a thread of the forker and returns when f has. f must not panic.
-func (k *forker) do(f func()) {
+// do runs f on a thread of the forker and returns its error. A panic of f is one.
+func (k *forker) do(f func() error) (err error) {
 	done := make(chan struct{})
 	job := func() {
 		defer close(done)
-		f()
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("panic: %v\n%s: %w", r, debug.Stack(), errdefs.ErrInternal)
+			}
+		}()
+		err = f()
 	}
 	select {
 	case k.jobs <- job:
@@ -35,6 +46,7 @@ func (k *forker) do(f func()) {
 		}
 	}
 	<-done
+	return err
 }
 
 // thread runs jobs on its own thread as long as the forker is.

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/containerd/ttrpc"
+	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -26,11 +28,12 @@ import (
 // testGuest is a real guest: QEMU with a real kernel and the agent of this
 // checkout, and a root file system made of busybox in the guest's image.
 type testGuest struct {
-	session *channel.Session
-	api     agentv1.AgentClient
-	rpc     *ttrpc.Client
-	console string
-	phases  []*agentv1.Phase
+	owner    testing.TB // whose end is the guest's
+	session  *channel.Session
+	api      agentv1.AgentClient
+	listener *net.UnixListener
+	console  string
+	phases   []*agentv1.Phase
 
 	mu     sync.Mutex
 	nextID uint64
@@ -81,21 +84,22 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 	dir := t.TempDir()
 	initrd := filepath.Join(dir, "initrd")
 	writeInitrd(t, initrd, kernelDir, agent)
-	g := &testGuest{console: filepath.Join(dir, "console"), nextID: 1}
+	g := &testGuest{owner: t, console: filepath.Join(dir, "console"), nextID: 1}
 	socket := filepath.Join(dir, "agent.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
+	g.listener = l.(*net.UnixListener)
 	cmd := exec.Command("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35,accel=tcg,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
 		"-cpu", "max", "-smp", "1", "-m", "512", "-bios", "/usr/share/qemu/qboot.rom",
 		"-kernel", filepath.Join(kernelDir, "vmlinux"), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=serial "+os.Getenv("HYPER_TEST_KERNEL_ARGS"),
+		"-append", "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=serial "+clockArgs()+os.Getenv("HYPER_TEST_KERNEL_ARGS"),
 		"-serial", "file:"+g.console,
 		"-device", "virtio-rng-pci",
-		"-chardev", "socket,id=agent,path="+socket,
+		"-chardev", "socket,reconnect=1,id=agent,path="+socket,
 		"-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=agent,name=hyper.agent")
 	var qemuErr bytes.Buffer
 	cmd.Stderr = &qemuErr
@@ -110,17 +114,36 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 			t.Logf("guest console:\n%s\nqemu: %s", log, qemuErr.String())
 		}
 	})
-	l.(*net.UnixListener).SetDeadline(time.Now().Add(10 * time.Second))
-	conn, err := l.Accept()
-	if err != nil {
-		t.Fatalf("QEMU does not connect: %v\n%s", err, qemuErr.String())
-	}
-	g.connect(t, conn)
+	g.connect(t)
 	return g
 }
 
-func (g *testGuest) connect(t testing.TB, conn net.Conn) {
+// reconnect ends the session and begins a new one.
+func (g *testGuest) reconnect(t testing.TB) {
 	t.Helper()
+	g.session.Close()
+	g.connect(t)
+}
+
+// clockArgs spare the guest to measure an emulated clock, which can fail.
+func clockArgs() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	_, after, _ := strings.Cut(string(info), "cpu MHz")
+	value, _, _ := strings.Cut(after, "\n")
+	mhz, err := strconv.ParseFloat(strings.Trim(value, "\t: "), 64)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("tsc=reliable tsc_early_khz=%.0f ", mhz*1000)
+}
+
+func (g *testGuest) connect(t testing.TB) {
+	t.Helper()
+	g.listener.SetDeadline(time.Now().Add(20 * time.Second))
+	conn, err := g.listener.Accept()
+	if err != nil {
+		t.Fatalf("QEMU does not connect: %v", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	session, err := channel.Connect(ctx, conn)
@@ -128,15 +151,15 @@ func (g *testGuest) connect(t testing.TB, conn net.Conn) {
 		log, _ := os.ReadFile(g.console)
 		t.Fatalf("no session with the agent: %v\nguest console:\n%s", err, log)
 	}
-	t.Cleanup(func() { session.Close() })
+	g.owner.Cleanup(func() { session.Close() })
 	g.session = session
 	stream, err := session.Open(channel.Header{Kind: channel.Control})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.rpc = ttrpc.NewClient(stream)
-	t.Cleanup(func() { g.rpc.Close() })
-	g.api = agentv1.NewAgentClient(g.rpc)
+	rpc := ttrpc.NewClient(stream)
+	g.owner.Cleanup(func() { rpc.Close() })
+	g.api = agentv1.NewAgentClient(rpc)
 	res, err := g.api.Configure(ctx, &agentv1.ConfigureRequest{
 		Now: timestamppb.Now(), Hostname: "guest", Entropy: bytes.Repeat([]byte{7}, 64),
 	})
@@ -302,6 +325,16 @@ func testSpec(id string, args ...string) *specs.Spec {
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
+}
+
+// allCapabilities are all that there are.
+func allCapabilities() *specs.LinuxCapabilities {
+	list := capability.ListKnown()
+	names := make([]string, len(list))
+	for i, c := range list {
+		names[i] = "CAP_" + strings.ToUpper(c.String())
+	}
+	return &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names}
 }
 
 // testCtx bounds one test's waits.

@@ -70,7 +70,9 @@ func TestGuest(t *testing.T) {
 				{"shared PID namespace", testSharedPIDs},
 				{"many containers", testManyContainers},
 				{"clock", testClock},
+				{"descriptors", testDescriptors},
 				{"nothing left", testNothingLeft},
+				{"new session", testNewSession},
 			} {
 				t.Run(c.name, func(t *testing.T) { c.test(t, g) })
 			}
@@ -922,15 +924,70 @@ func testClock(t *testing.T, g *testGuest) {
 }
 
 func testNothingLeft(t *testing.T, g *testGuest) {
-	spec := testSpec("left", "sh", "-c", `ls /state; find /cg -mindepth 1 -type d | grep -v left; grep -c ctr/rootfs /proc/1/mountinfo; ls /agentfd | wc -l`)
+	spec := testSpec("left", "sh", "-c", `ls /state; find /cg -mindepth 1 -type d | grep -v left; grep -c ctr/rootfs /proc/1/mountinfo`)
 	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
-	spec.Process.Capabilities = nil
 	spec.Mounts = append(spec.Mounts,
 		specs.Mount{Destination: "/state", Type: "bind", Source: stateDir, Options: []string{"bind", "ro"}},
 		specs.Mount{Destination: "/cg", Type: "bind", Source: cgroupRoot, Options: []string{"bind", "ro"}},
 	)
 	_, out, errs := g.run(t, "left", spec)
-	if !strings.HasPrefix(out, "left\n/cg/hyper\n0\n") {
+	if out != "left\n/cg/hyper\n0\n" {
 		t.Errorf("left behind: %q %q", out, errs)
+	}
+}
+
+// testDescriptors checks that what containers and execs took of the agent comes
+// back: its open files, and but for a few its threads.
+func testDescriptors(t *testing.T, g *testGuest) {
+	count := func(id string) (files, threads int) {
+		t.Helper()
+		spec := testSpec(id, "sh", "-c", "ls /proc/1/fd | wc -l; ls /proc/1/task | wc -l")
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
+		spec.Process.Capabilities = allCapabilities()
+		_, out, errs := g.run(t, id, spec)
+		if n, err := fmt.Sscan(out, &files, &threads); n != 2 || files == 0 {
+			t.Fatalf("%q %q %v", out, errs, err)
+		}
+		return files, threads
+	}
+	before, threadsBefore := count("fd1")
+	g.sleeper(t, "fds", nil)
+	for i := range 5 {
+		g.shell(t, "fd", "true")
+		g.exec(t, "fds", fmt.Sprint("e", i), execSpec("true"))
+		s := g.open(t, "iot")
+		if err := g.create(t, "tty", testSpec("tty", "true"), s); err != nil {
+			t.Fatal(err)
+		}
+		g.delete(t, "tty")
+	}
+	g.delete(t, "fds")
+	after, threadsAfter := count("fd2")
+	if after > before {
+		t.Errorf("%d open files, %d before", after, before)
+	}
+	t.Logf("%d open files; %d threads, %d before", after, threadsAfter, threadsBefore)
+	if threadsAfter > threadsBefore+maxForks {
+		t.Errorf("%d threads, %d before", threadsAfter, threadsBefore)
+	}
+}
+
+// testNewSession has the host come back: the containers are still there.
+func testNewSession(t *testing.T, g *testGuest) {
+	g.sleeper(t, "stay", nil)
+	s := g.open(t, "io")
+	if err := g.create(t, "cat", testSpec("cat", "cat"), s); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.api.StartProcess(testCtx(t), &agentv1.ProcessRef{ContainerId: "cat"}); err != nil {
+		t.Fatal(err)
+	}
+	g.reconnect(t)
+	// Its input ended with the session, and so does it.
+	if exit, err := g.api.WaitProcess(testCtx(t), &agentv1.ProcessRef{ContainerId: "cat"}); err != nil || exit.Status != 0 {
+		t.Errorf("%v %v", exit, err)
+	}
+	if exit, out := g.exec(t, "stay", "e", execSpec("echo", "still here")); exit.Status != 0 || out != "still here\n" {
+		t.Errorf("%v %q", exit, out)
 	}
 }

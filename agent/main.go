@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,6 +17,9 @@ func Main() {
 	log := &logger{w: os.Stderr, clock: sinceBoot}
 	ph := &phases{}
 	ph.mark("init")
+	// libcontainer's and ttrpc's word for what they survive.
+	logrus.SetLevel(logrus.WarnLevel)
+	logrus.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
 	catchSignals()
 	// Before the first child, so that no end of one is missed.
 	sigchld := make(chan os.Signal, 1)

@@ -18,7 +18,7 @@ const (
 	maxMountData = 4096 // a page: what mount(2) takes
 )
 
-// mountFlags are the options of mount(8) that are flags of mount(2).
+// mountFlag translates an option of mount(8) that is a flag of mount(2).
 func mountFlag(option string) (set, clear uintptr, ok bool) {
 	switch option {
 	case "defaults", "rw":

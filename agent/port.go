@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -76,6 +77,8 @@ func openUevents() (*os.File, error) {
 type port struct {
 	f   *os.File
 	raw syscall.RawConn
+	// broken is the error of a device that can be used no more.
+	broken atomic.Pointer[error]
 }
 
 func openPort(path string) (*port, error) {
@@ -100,6 +103,9 @@ func openPort(path string) (*port, error) {
 // lease returns the port as the connection of one session. The lease before it
 // must have been closed, and its users be gone.
 func (p *port) lease() (io.ReadWriteCloser, error) {
+	if err := p.broken.Load(); err != nil {
+		return nil, *err
+	}
 	if err := p.f.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("preparing the channel's port: %w", err)
 	}
@@ -130,7 +136,9 @@ func (l *lease) Read(buf []byte) (n int, err error) {
 	case rerr != nil:
 		return 0, rerr
 	case err != nil:
-		return 0, fmt.Errorf("reading the channel's port: %w", err)
+		err = fmt.Errorf("reading the channel's port: %w", err)
+		l.port.broken.Store(&err)
+		return 0, err
 	case n == 0:
 		return 0, io.EOF
 	}
