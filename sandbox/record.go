@@ -2,9 +2,13 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/sandbox/factory"
 )
@@ -15,6 +19,10 @@ func writeRecord(path string, processes []factory.Process) error {
 	var b bytes.Buffer
 	for _, p := range processes {
 		start, err := startTime(p.PID)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			// Already gone: nobody has to end it, and who waits for it says why.
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("recording %s (pid %d): %w", p.Name, p.PID, err)
 		}
