@@ -81,7 +81,7 @@ func groupOf(bundle, id string) (string, error) {
 	defer f.Close()
 	data, err := readBounded(f, maxSpec)
 	if err != nil {
-		return "", fmt.Errorf("read the bundle: %w", err)
+		return "", fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	var spec struct {
 		Annotations map[string]string `json:"annotations"`
