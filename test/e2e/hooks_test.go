@@ -33,9 +33,11 @@ func testHooks(t *testing.T, c *harness.Cell) {
 	}
 	container := c.Container(t, harness.Sh("cat /root/started; sleep 1000"), func(s *specs.Spec) {
 		s.Hooks = &specs.Hooks{
-			Prestart: on("prestart"), CreateRuntime: on("createRuntime"), Poststart: on("poststart"), Poststop: on("poststop"), //nolint:staticcheck
+			CreateRuntime: on("createRuntime"), Poststart: on("poststart"), Poststop: on("poststop"),
 			StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat > /root/state; echo started by the hook > /root/started"}}},
 		}
+		//lint:ignore SA1019 deprecated, and what nerdctl attaches its networks with
+		s.Hooks.Prestart = on("prestart")
 	})
 	task := container.Create(t, harness.IO{})
 	for _, name := range []string{"prestart", "createRuntime"} {
