@@ -27,6 +27,11 @@ type Agent struct {
 	events *events
 	oom    *oomWatch
 	guest  guest
+	// modules are being loaded, and settled is closed when the boot has ended,
+	// with settleErr.
+	modules   *modules
+	settled   chan struct{}
+	settleErr error
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -41,10 +46,46 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 	}
 	return &Agent{
 		log: log, phases: ph, forker: newForker(), events: hub, oom: oom,
+		modules:    newModules(log, "/proc/filesystems"),
+		settled:    make(chan struct{}),
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
 		making:     map[string]bool{},
 	}, nil
+}
+
+// settle ends the boot. It is called once.
+func (a *Agent) settle() {
+	defer close(a.settled)
+	if err := settle(a.log); err != nil {
+		a.log.infof("booting: %v", err)
+		a.settleErr = err
+	}
+	a.phases.mark("userland")
+}
+
+// ready waits until the guest is fit for containers.
+func (a *Agent) ready(ctx context.Context) error {
+	select {
+	case <-a.settled:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the guest to have booted: %w", ctx.Err())
+	}
+	if a.settleErr != nil {
+		return fmt.Errorf("the guest could not boot: %w", a.settleErr)
+	}
+	// libcontainer shields the agent's program with an overlay.
+	return a.modules.await(ctx, "overlay")
+}
+
+// awaitMounts waits until the kernel can make the mounts.
+func (a *Agent) awaitMounts(ctx context.Context, mounts []*agentv1.Mount) error {
+	for _, m := range mounts {
+		if err := a.modules.await(ctx, m.GetType()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reserve takes an id for a container that is being made. Either publish or
@@ -124,6 +165,12 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		return nil, err
 	}
 	defer a.withdraw(id)
+	if err := a.ready(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
+		return nil, err
+	}
 	io, err := claimStdio(ctx, from, req.GetStreams())
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// boot makes the guest's userland out of the bare initial RAM file system. What
-// the agent can do without is logged where it fails, and else is an error.
+// boot makes as much of the guest's userland out of the bare initial RAM file
+// system as the channel needs; settle makes the rest.
 func boot(log *logger, ph *phases) error {
 	if err := moveRoot(); err != nil {
 		return err
@@ -22,19 +22,21 @@ func boot(log *logger, ph *phases) error {
 		return err
 	}
 	ph.mark("mounts")
-	if err := loadModules(log); err != nil {
-		return err
-	}
-	ph.mark("modules")
-	if err := mountLate(log); err != nil {
+	return nil
+}
+
+// settle is the second half of the boot. It runs while the host is waited for,
+// and containers wait for it. What the guest can do without is logged where it
+// fails, and else is an error.
+func settle(log *logger) error {
+	if err := mountCgroups(log); err != nil {
 		return err
 	}
 	raiseLimits(log)
-	writeSysctls(log)
+	writeSettings(log)
 	if err := loopbackUp(); err != nil {
 		log.infof("loopback: %v", err)
 	}
-	ph.mark("userland")
 	return nil
 }
 
@@ -86,8 +88,7 @@ func mountSystem(log *logger) error {
 	})
 }
 
-// mountLate makes the mounts whose kernel parts may have been modules.
-func mountLate(log *logger) error {
+func mountCgroups(log *logger) error {
 	const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	err := mountSystemList(log, []systemMount{
 		// A container with a cgroup namespace cannot loosen its own limits.
@@ -153,9 +154,9 @@ func raiseLimits(log *logger) {
 	}
 }
 
-// writeSysctls sets what programs in containers commonly need of their host,
+// writeSettings sets what programs in containers commonly need of their host,
 // and what makes containers quick to make.
-func writeSysctls(log *logger) {
+func writeSettings(log *logger) {
 	for _, s := range [][2]string{
 		{"vm/overcommit_memory", "1"},
 		{"vm/max_map_count", "1048576"},

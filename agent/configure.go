@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -30,7 +31,7 @@ type guest struct {
 
 // configure makes the booted guest one particular sandbox's. A second session
 // may do it again.
-func (a *Agent) configure(req *agentv1.ConfigureRequest) (*agentv1.ConfigureResponse, error) {
+func (a *Agent) configure(ctx context.Context, req *agentv1.ConfigureRequest) (*agentv1.ConfigureResponse, error) {
 	if now := req.GetNow(); now != nil {
 		if err := setClock(now); err != nil {
 			return nil, err
@@ -42,6 +43,9 @@ func (a *Agent) configure(req *agentv1.ConfigureRequest) (*agentv1.ConfigureResp
 		}
 	}
 	if err := addEntropy(req.GetEntropy()); err != nil {
+		return nil, err
+	}
+	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
 		return nil, err
 	}
 	if err := a.guest.mount(req.GetMounts()); err != nil {

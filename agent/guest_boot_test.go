@@ -78,7 +78,8 @@ func buildAgent(t testing.TB) string {
 	return out
 }
 
-// startGuest boots a guest and configures it.
+// startGuest boots a guest and configures it. HYPER_TEST_KERNEL_ARGS is for one
+// who experiments: it is appended to the kernel command line.
 func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 	t.Helper()
 	dir := t.TempDir()

@@ -57,15 +57,17 @@ func run(ctx context.Context, log *logger, ph *phases) (err error) {
 		return err
 	}
 	log.debug = o.debug
+	a, err := newAgent(log, ph)
+	if err != nil {
+		return err
+	}
+	go a.modules.load(moduleList)
 	dial, err := openChannel(o)
 	if err != nil {
 		return err
 	}
 	ph.mark("channel")
-	a, err := newAgent(log, ph)
-	if err != nil {
-		return err
-	}
+	go a.settle()
 	return a.serve(ctx, dial)
 }
 

@@ -1,11 +1,15 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,25 +18,83 @@ import (
 // that others need first. A kernel with all built in has no such file.
 const moduleList = "/lib/modules/load"
 
-func loadModules(log *logger) error {
-	list, err := os.ReadFile(moduleList)
+// modules loads the kernel's modules in the background, in their order, which
+// begins with those of the channel.
+type modules struct {
+	log *logger
+	// filesystems is where the kernel lists the file systems it knows.
+	filesystems string
+
+	mu    sync.Mutex
+	step  chan struct{} // closed and replaced when one more has been loaded
+	ended bool
+}
+
+func newModules(log *logger, filesystems string) *modules {
+	return &modules{log: log, filesystems: filesystems, step: make(chan struct{})}
+}
+
+// load loads the modules of a list. It is called once.
+func (m *modules) load(list string) {
+	defer m.progress(true)
+	data, err := os.ReadFile(list)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return
+	}
+	var paths []string
+	if err == nil {
+		paths, err = parseModuleList(string(data))
 	}
 	if err != nil {
-		return fmt.Errorf("reading the list of modules: %w", err)
+		m.log.infof("kernel modules: %v", err)
+		return
 	}
-	paths, err := parseModuleList(string(list))
-	if err != nil {
-		return err
-	}
+	// The thread, whose priority changes, ends with this.
+	runtime.LockOSThread()
+	modest := false
 	for _, path := range paths {
 		// One that fails may not be needed: what is missing shows where it is used.
 		if err := loadModule(path); err != nil {
-			log.infof("%v", err)
+			m.log.infof("%v", err)
+		}
+		m.progress(false)
+		if !modest && m.has("overlay") {
+			// What a container needs is there. It should not wait for the rest.
+			modest = true
+			_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
 		}
 	}
-	return nil
+}
+
+func (m *modules) progress(ended bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.step)
+	m.step = make(chan struct{})
+	m.ended = m.ended || ended
+}
+
+// has says whether the kernel knows a file system now.
+func (m *modules) has(filesystem string) bool {
+	list, err := os.ReadFile(m.filesystems)
+	return err == nil && slices.Contains(strings.Fields(string(list)), filesystem)
+}
+
+// await waits until the kernel knows the file system, or all modules are loaded.
+func (m *modules) await(ctx context.Context, filesystem string) error {
+	for {
+		m.mu.Lock()
+		step, ended := m.step, m.ended
+		m.mu.Unlock()
+		if ended || m.has(filesystem) {
+			return nil
+		}
+		select {
+		case <-step:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the kernel's %s module: %w", filesystem, ctx.Err())
+		}
+	}
 }
 
 func parseModuleList(list string) ([]string, error) {

@@ -25,6 +25,9 @@ const (
 // findPort returns the device of the virtio-serial port with our name. It waits
 // for the kernel to announce it, until ctx ends.
 func findPort(ctx context.Context, class string) (string, error) {
+	if dev := lookupPort(class); dev != "" {
+		return dev, nil
+	}
 	// Listen first, look second: what appears in between is announced.
 	events, err := openUevents()
 	if err != nil {

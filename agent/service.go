@@ -20,8 +20,8 @@ type service struct {
 
 var _ agentv1.AgentService = (*service)(nil)
 
-func (s *service) Configure(_ context.Context, req *agentv1.ConfigureRequest) (*agentv1.ConfigureResponse, error) {
-	return s.agent.configure(req)
+func (s *service) Configure(ctx context.Context, req *agentv1.ConfigureRequest) (*agentv1.ConfigureResponse, error) {
+	return s.agent.configure(ctx, req)
 }
 
 func (s *service) SetClock(_ context.Context, req *agentv1.SetClockRequest) (*agentv1.SetClockResponse, error) {

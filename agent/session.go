@@ -45,7 +45,7 @@ func openChannel(o options) (dialer, error) {
 // transport may not be up yet, or the shim not be back) it tries again: the
 // kernel has no event for that.
 func dialHost(ctx context.Context, port uint32) (io.ReadWriteCloser, error) {
-	retry := time.NewTicker(100 * time.Millisecond)
+	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
 	for {
 		conn, err := vsock.Dial(vsock.Host, port, nil)

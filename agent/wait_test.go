@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,5 +111,33 @@ func TestForker(t *testing.T) {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestModulesAwait(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	list := filepath.Join(t.TempDir(), "filesystems")
+	if err := os.WriteFile(list, []byte("nodev\ttmpfs\n\text4\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := newModules(&logger{w: io.Discard, clock: sinceBoot}, list)
+	if err := m.await(t.Context(), "ext4"); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := m.await(ctx, "overlay"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a module that is not loaded yet: %v", err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() {
+		os.WriteFile(list, []byte("nodev\toverlay\n"), 0o600)
+		m.progress(false)
+	})
+	if err := m.await(t.Context(), "overlay"); err != nil || !m.has("overlay") {
+		t.Errorf("a module that was loaded: %v", err)
+	}
+	m.load(list + ".none") // a kernel with all built in
+	if err := m.await(t.Context(), "erofs"); err != nil {
+		t.Errorf("after the last module: %v", err)
 	}
 }
