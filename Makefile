@@ -52,7 +52,7 @@ agent: ## Build the guest's agent, statically linked
 guest: agent ## Build the guest images: the distribution's kernel, and HyperKernel when it is built
 	@hack/build-guest $(OUTPUT)
 
-kernel: ## Build HyperKernel (ten minutes, once), and its guest image when the agent is there
+kernel: ## Build HyperKernel (a quarter of an hour, once), and its guest image when the agent is there
 	@guest/kernel/build >/dev/null
 	@if [ -f $(OUTPUT)/libexec/hyper-agent ]; then hack/build-guest $(OUTPUT); fi
 
