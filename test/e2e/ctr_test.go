@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/containerd/console"
+	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/test/harness"
 	"github.com/hyperhq/hyper/test/image"
@@ -43,6 +47,7 @@ func testCtrRun(t *testing.T, c *harness.Cell) {
 		{name: "limits", flags: []string{"--memory-limit", "67108864", "--cpus", "0.5"}, command: []string{"true"}},
 		{name: "seccomp", flags: []string{"--seccomp"}, command: []string{"sh", "-c", "sed -n 's/^Seccomp:.//p' /proc/self/status; probe keyring"}, want: "2\noperation not permitted\n"},
 		{name: "privileged", flags: []string{"--privileged"}, command: []string{"sh", "-c", "mkdir /tmp/m && mount -t tmpfs none /tmp/m && echo mounted"}, want: "mounted\n"},
+		{name: "another snapshotter", flags: []string{"--snapshotter", "native"}, command: []string{"sh", "-c", "echo x > /root/f && cat /root/f"}, want: "x\n"},
 		{name: "log file", flags: []string{"--log-uri", "file://" + log}, command: []string{"echo", "to the log"}},
 		{name: "no streams", flags: []string{"--null-io"}, command: []string{"echo", "to nobody"}},
 		{name: "missing command", command: []string{"no-such-command"}, status: "exit status 1", says: `exec: "no-such-command": executable file not found in $PATH`},
@@ -117,6 +122,41 @@ func testCtrTask(t *testing.T, c *harness.Cell) {
 	run("", "container", "delete", id)
 	if stdout, _, _ := ctr(t, c, "", "task", "ls"); strings.Contains(stdout, id) {
 		t.Errorf("the task is still there: %s", stdout)
+	}
+}
+
+// testCtrTerminal runs ctr on a terminal, as a person does.
+func testCtrTerminal(t *testing.T, c *harness.Cell) {
+	id, err := c.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, name, err := console.NewPty()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := master.Resize(console.WinSize{Width: 111, Height: 44}); err != nil {
+		t.Fatal(err)
+	}
+	cmd := c.CtrCommand(t.Context(), "run", "--rm", "-t", "--runtime", c.Runtime, image.Name, id, "sh", "-c", "read line; echo got $line; until stty size 2>/dev/null; do sleep 0.05; done; exit 4")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
+	if _, err := io.WriteString(master, "a line\n"); err != nil {
+		t.Fatal(err)
+	}
+	err = c.RunCommand(cmd)
+	if cerr := slave.Close(); cerr != nil {
+		t.Error(cerr)
+	}
+	// With the last slave closed, reading ends with an error that says so.
+	said, _ := io.ReadAll(master)
+	if err == nil || err.Error() != "exit status 4" || !strings.Contains(strings.ReplaceAll(string(said), "\r", ""), "got a line\n44 111\n") {
+		t.Errorf("got %v, %q", err, said)
 	}
 }
 
