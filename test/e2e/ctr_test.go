@@ -143,20 +143,41 @@ func testCtrTerminal(t *testing.T, c *harness.Cell) {
 	if err := master.Resize(console.WinSize{Width: 111, Height: 44}); err != nil {
 		t.Fatal(err)
 	}
-	cmd := c.CtrCommand(t.Context(), "run", "--rm", "-t", "--runtime", c.Runtime, image.Name, id, "sh", "-c", "read line; echo got $line; until stty size 2>/dev/null; do sleep 0.05; done; exit 4")
+	script := "read line; echo got $line; until stty size 2>/dev/null; do sleep 0.05; done; read end; exit 4"
+	cmd := c.CtrCommand(t.Context(), "run", "--rm", "-t", "--runtime", c.Runtime, image.Name, id, "sh", "-c", script)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
+	ended := make(chan error, 1)
+	go func() {
+		err := c.RunCommand(cmd)
+		slave.Close()
+		ended <- err
+	}()
 	if _, err := io.WriteString(master, "a line\n"); err != nil {
 		t.Fatal(err)
 	}
-	err = c.RunCommand(cmd)
-	if cerr := slave.Close(); cerr != nil {
-		t.Error(cerr)
+	said, err := readUntil(master, "44 111\r")
+	if err != nil || !strings.Contains(said, "got a line\r") {
+		t.Errorf("it said %q, %v", said, err)
 	}
-	// With the last slave closed, reading ends with an error that says so.
-	said, _ := io.ReadAll(master)
-	if err == nil || err.Error() != "exit status 4" || !strings.Contains(strings.ReplaceAll(string(said), "\r", ""), "got a line\n44 111\n") {
-		t.Errorf("got %v, %q", err, said)
+	if _, err := io.WriteString(master, "end\n"); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil || err.Error() != "exit status 4" {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// readUntil reads until a text has come, or no more comes.
+func readUntil(r io.Reader, text string) (string, error) {
+	var said strings.Builder
+	buf := make([]byte, 1024)
+	for {
+		n, err := r.Read(buf)
+		said.Write(buf[:n])
+		if strings.Contains(said.String(), text) || err != nil {
+			return said.String(), err
+		}
 	}
 }
 
