@@ -1,14 +1,10 @@
 package e2e
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/containerd/console"
-	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/test/harness"
 	"github.com/hyperhq/hyper/test/image"
@@ -122,62 +118,6 @@ func testCtrTask(t *testing.T, c *harness.Cell) {
 	run("", "container", "delete", id)
 	if stdout, _, _ := ctr(t, c, "", "task", "ls"); strings.Contains(stdout, id) {
 		t.Errorf("the task is still there: %s", stdout)
-	}
-}
-
-// testCtrTerminal runs ctr on a terminal, as a person does.
-func testCtrTerminal(t *testing.T, c *harness.Cell) {
-	id, err := c.NewID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	master, name, err := console.NewPty()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := master.Resize(console.WinSize{Width: 111, Height: 44}); err != nil {
-		t.Fatal(err)
-	}
-	script := "read line; echo got $line; until stty size 2>/dev/null; do sleep 0.05; done; read end; exit 4"
-	cmd := c.CtrCommand(t.Context(), "run", "--rm", "-t", "--runtime", c.Runtime, image.Name, id, "sh", "-c", script)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
-	ended := make(chan error, 1)
-	go func() {
-		err := c.RunCommand(cmd)
-		slave.Close()
-		ended <- err
-	}()
-	if _, err := io.WriteString(master, "a line\n"); err != nil {
-		t.Fatal(err)
-	}
-	said, err := readUntil(master, "44 111\r")
-	if err != nil || !strings.Contains(said, "got a line\r") {
-		t.Errorf("it said %q, %v", said, err)
-	}
-	if _, err := io.WriteString(master, "end\n"); err != nil {
-		t.Error(err)
-	}
-	if err := <-ended; err == nil || err.Error() != "exit status 4" {
-		t.Errorf("it ended with %v", err)
-	}
-}
-
-// readUntil reads until a text has come, or no more comes.
-func readUntil(r io.Reader, text string) (string, error) {
-	var said strings.Builder
-	buf := make([]byte, 1024)
-	for {
-		n, err := r.Read(buf)
-		said.Write(buf[:n])
-		if strings.Contains(said.String(), text) || err != nil {
-			return said.String(), err
-		}
 	}
 }
 

@@ -94,7 +94,6 @@ func suite() []test {
 
 		{name: "ctr/run", run: testCtrRun},
 		{name: "ctr/task", run: testCtrTask},
-		{name: "ctr/terminal", run: testCtrTerminal},
 		{name: "ctr/runtime info", run: testRuntimeInfo, vm: true},
 
 		{name: "faults/killed", run: testKilled, vm: true},
