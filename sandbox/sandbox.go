@@ -188,14 +188,3 @@ func (s *Sandbox) forget(c *Container) bool {
 	delete(s.containers, c.id)
 	return true
 }
-
-// all is a snapshot of the containers.
-func (s *Sandbox) all() []*Container {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]*Container, 0, len(s.containers))
-	for _, c := range s.containers {
-		list = append(list, c)
-	}
-	return list
-}
