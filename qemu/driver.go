@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,9 @@ func (d *Driver) Start(ctx context.Context, spec virtcontainers.VMSpec) (virtcon
 	if err := checkThisHostsMemory(spec); err != nil {
 		return nil, err
 	}
+	if err := d.checkProcessors(spec); err != nil {
+		return nil, err
+	}
 	l := &launch{driver: d, spec: spec}
 	// QEMU has its own copies of these, or there is no QEMU.
 	defer l.closeFiles()
@@ -97,6 +101,19 @@ func (d *Driver) Start(ctx context.Context, spec virtcontainers.VMSpec) (virtcon
 		return nil, fmt.Errorf("start VM %q: %w", spec.ID, err)
 	}
 	return m, nil
+}
+
+// checkProcessors refuses an emulated microvm with several processors. When the
+// host is busy, its kernel sometimes fails to calibrate the processor's own timer;
+// then it needs the interrupt of the other one for all processors, which a microvm
+// does not deliver, and it hangs. Emulated processors take turns, so nothing is
+// lost but their number.
+func (d *Driver) checkProcessors(spec virtcontainers.VMSpec) error {
+	if d.machine == MachineMicroVM && !d.accel.kvm && spec.VCPUs > 1 {
+		return fmt.Errorf("VM %q: %d virtual CPUs on an emulated microvm are not reliable: use 1, or machine %q: %w",
+			spec.ID, spec.VCPUs, MachineQ35, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // launch gathers what one machine takes.

@@ -27,10 +27,18 @@ func machines(t *testing.T, test func(t *testing.T, d *Driver)) {
 	}
 }
 
+// severalVCPUs is 2 where more than 1 is allowed.
+func severalVCPUs(d *Driver) uint32 {
+	if d.checkProcessors(virtcontainers.VMSpec{VCPUs: 2}) != nil {
+		return 1
+	}
+	return 2
+}
+
 func TestBoot(t *testing.T) {
 	machines(t, func(t *testing.T, d *Driver) {
 		spec := testSpec(t)
-		spec.VCPUs = 2
+		spec.VCPUs = severalVCPUs(d)
 		spec.KernelArgs = []string{"hyper.test=a,b"}
 		begin := time.Now()
 		vm := start(t, d, spec)
