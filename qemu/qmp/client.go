@@ -178,7 +178,12 @@ func (c *Client) send(ctx context.Context, name string, arguments, result any) e
 		case m := <-reply:
 			return finish(m, name, result)
 		case <-c.done:
-			return fmt.Errorf("%s: %w", name, c.err)
+			select {
+			case m := <-reply: // the last that was heard, to "quit" for example
+				return finish(m, name, result)
+			default:
+				return fmt.Errorf("%s: %w", name, c.err)
+			}
 		case <-ctx.Done():
 			return fmt.Errorf("%s: wait for QEMU's answer: %w", name, ctx.Err())
 		}
