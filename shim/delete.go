@@ -24,9 +24,13 @@ import (
 const (
 	// politeTimeout is what a server that lives has to remove a container.
 	politeTimeout = 2 * time.Second
+	// dyingTimeout is what processes that were killed have to be gone. The
+	// last one takes the mounts with it, which waits for the host's disk; it
+	// ends without us.
+	dyingTimeout = 800 * time.Millisecond
 	// killReserve is what is kept of delete's time to kill a server that ends
 	// too slowly.
-	killReserve = 700 * time.Millisecond
+	killReserve = dyingTimeout + 200*time.Millisecond
 )
 
 // deleteTask is containerd's delete: it removes what is left of a container,
@@ -107,24 +111,50 @@ func cleanUpServer(ctx context.Context, i invocation, address string, d runDir, 
 	if err != nil {
 		return err
 	}
-	if server != nil {
-		defer server.close()
-		polite := true
-		if !d.closing() {
-			// A server that ends may not have answered to the end.
-			polite = askServer(ctx, i, address, exit) == nil || d.closing()
-		}
-		if polite && !d.closing() {
-			return nil // it lives, and others in it
-		}
-		if err := endServer(ctx, server, polite); err != nil {
-			return err
-		}
+	if server == nil {
+		return endAll(ctx, nil, d)
 	}
-	return errors.Join(
-		killRecorded(ctx, d.pids()),
-		d.remove(),
-	)
+	polite := true
+	if !d.closing() {
+		// A server that ends may not have answered to the end.
+		polite = askServer(ctx, i, address, exit) == nil || d.closing()
+	}
+	if polite && !d.closing() {
+		return server.close() // it lives, and others in it
+	}
+	if polite {
+		awaitEnd(ctx, server)
+	}
+	return endAll(ctx, server, d)
+}
+
+// awaitEnd waits for a server that ends by itself. ctx must have a deadline.
+func awaitEnd(ctx context.Context, server *handle) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-killReserve))
+	defer cancel()
+	_ = server.wait(ctx) // if in vain, it is killed next
+}
+
+// endAll kills what a run directory names, and the server if that is not nil,
+// and removes the directory. It closes the server's handle.
+func endAll(ctx context.Context, server *handle, d runDir) error {
+	hs, err := openRecorded(d.pids())
+	if server != nil {
+		hs = append(hs, server)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dyingTimeout)
+	defer cancel()
+	if kerr := killAll(ctx, hs); errors.Is(kerr, os.ErrDeadlineExceeded) {
+		// No process survives it. containerd logs this as a warning.
+		fmt.Fprintf(os.Stderr, "killed, and not gone yet: %s\n", kerr)
+	} else {
+		err = errors.Join(err, kerr)
+	}
+	return errors.Join(err, d.remove())
 }
 
 // askServer has a server that answers remove the task, and end if that was its
@@ -148,17 +178,4 @@ func askServer(ctx context.Context, i invocation, address string, exit *api.Dele
 	}
 	_, err = api.NewTTRPCTaskClient(client).Shutdown(ctx, &api.ShutdownRequest{ID: i.ID})
 	return err
-}
-
-// endServer waits for a server that ends by itself; one that does not, or would
-// not answer, is killed. ctx must have a deadline.
-func endServer(ctx context.Context, server *handle, polite bool) error {
-	if deadline, ok := ctx.Deadline(); ok && polite {
-		wctx, cancel := context.WithDeadline(ctx, deadline.Add(-killReserve))
-		defer cancel()
-		if server.wait(wctx) == nil {
-			return nil
-		}
-	}
-	return server.kill(ctx)
 }

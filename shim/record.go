@@ -141,8 +141,8 @@ func (h *handle) wait(ctx context.Context) error {
 	return nil
 }
 
-// kill ends the process and waits until it has exited, or ctx is done.
-func (h *handle) kill(ctx context.Context) error {
+// kill sends SIGKILL.
+func (h *handle) kill() error {
 	raw, err := h.pidfd.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("kill process %s: %w", h.record, err)
@@ -152,20 +152,34 @@ func (h *handle) kill(ctx context.Context) error {
 	if err = errors.Join(err, kerr); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %s: %w", h.record, err)
 	}
-	return h.wait(ctx)
+	return nil
 }
 
 func (h *handle) close() error { return h.pidfd.Close() }
 
-// killRecorded kills what a file of records names and still lives.
-func killRecorded(ctx context.Context, path string) error {
+// openRecorded returns handles of what a file of records names and still lives.
+func openRecorded(path string) ([]*handle, error) {
 	rs, err := readRecords(path)
+	var hs []*handle
 	for _, r := range rs {
 		h, oerr := r.open()
-		if h != nil {
-			oerr = errors.Join(h.kill(ctx), h.close())
-		}
 		err = errors.Join(err, oerr)
+		if h != nil {
+			hs = append(hs, h)
+		}
+	}
+	return hs, err
+}
+
+// killAll kills processes and waits until they have exited, or ctx is done: the
+// error then names those that still die. It closes the handles.
+func killAll(ctx context.Context, hs []*handle) error {
+	var err error
+	for _, h := range hs {
+		err = errors.Join(err, h.kill())
+	}
+	for _, h := range hs {
+		err = errors.Join(err, h.wait(ctx), h.close())
 	}
 	return err
 }

@@ -40,7 +40,8 @@ func TestOnlyRecordedProcessesAreKilled(t *testing.T) {
 	gone := make(chan error, 2)
 	go func() { gone <- ours.Wait() }()
 	for range 2 { // the second finds nothing
-		if err := killRecorded(t.Context(), path); err != nil {
+		hs, err := openRecorded(path)
+		if err := errors.Join(err, killAll(t.Context(), hs)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -54,7 +54,8 @@ func serve(i invocation) error {
 	// Should the sandbox not have ended, nobody could find its processes later.
 	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
 	defer cancel()
-	return errors.Join(err, killRecorded(ctx, s.dir.pids()), s.dir.remove())
+	hs, rerr := openRecorded(s.dir.pids())
+	return errors.Join(err, rerr, killAll(ctx, hs), s.dir.remove())
 }
 
 // awaitGate waits until start has recorded us. If it dies before that nobody

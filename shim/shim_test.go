@@ -76,8 +76,7 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() {
 		for _, h := range s.servers() {
 			t.Errorf("server %s was left", h.record)
-			_ = h.kill(context.Background())
-			_ = h.close()
+			_ = killAll(context.Background(), []*handle{h})
 		}
 		_ = os.RemoveAll(dir)
 	})
@@ -337,7 +336,7 @@ func TestDeleteFromAnyState(t *testing.T) {
 	for name, before := range map[string]func(t *testing.T, s *site, h *handle){
 		"it lives": func(*testing.T, *site, *handle) {},
 		"it was killed": func(t *testing.T, s *site, h *handle) {
-			if err := h.kill(t.Context()); err != nil {
+			if err := errors.Join(h.kill(), h.wait(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -373,7 +372,7 @@ func TestDeleteFromAnyState(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir.sandbox(), "pids"), []byte(r.String()+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := h.kill(t.Context()); err != nil {
+			if err := errors.Join(h.kill(), h.wait(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
@@ -413,7 +412,8 @@ func TestADeadServersSocketIsReplaced(t *testing.T) {
 	s := newSite(t)
 	b := s.bundle("c", "")
 	first := s.mustStart(b)
-	if err := s.server().kill(t.Context()); err != nil {
+	h := s.server()
+	if err := errors.Join(h.kill(), h.wait(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	if second := s.mustStart(b); second != first {
