@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,12 +45,24 @@ func makeFile(t *testing.T, dir, name string) {
 	}
 }
 
-// checkScripts runs scripts in a task and compares what they print.
+// checkScripts runs scripts one after the other in a task and compares what each
+// prints on standard output. They go in one exec, each in a shell of its own: an
+// emulated guest takes long to start a process from outside.
 func checkScripts(t *testing.T, task *harness.Task, tests []struct{ what, script, want string }) {
 	t.Helper()
+	const mark = "\x01"
+	var all strings.Builder
 	for _, test := range tests {
-		if r := task.Shell(t, test.script); r.Stdout != test.want {
-			t.Errorf("%s: %q gave %+v, want %q", test.what, test.script, r, test.want)
+		fmt.Fprintf(&all, "echo '# %s' >&2\n(\n%s\n)\nprintf '%s'\n", strings.ReplaceAll(test.what, "'", ""), test.script, mark)
+	}
+	r := task.Shell(t, all.String())
+	printed := strings.Split(r.Stdout, mark)
+	if len(printed) != len(tests)+1 {
+		t.Fatalf("%d scripts of %d ended: %+v", len(printed)-1, len(tests), r)
+	}
+	for i, test := range tests {
+		if printed[i] != test.want {
+			t.Errorf("%s: %q printed %q, want %q; on standard error all wrote %q", test.what, test.script, printed[i], test.want, r.Stderr)
 		}
 	}
 }
@@ -70,7 +83,7 @@ func testRootfs(t *testing.T, c *harness.Cell) {
 		{"fifo", "mkfifo /root/p && (echo through > /root/p & cat /root/p)", "through\n"},
 		{"directories", "mkdir -p /root/a/b/c && rmdir /root/a/b/c && ls /root/a", "b\n"},
 		{"truncate", "truncate -s 100 /root/t && truncate -s 10 /root/t && wc -c < /root/t", "10\n"},
-		{"many files", "mkdir /root/m && for i in $(seq 300); do : > /root/m/$i; done; ls /root/m | wc -l; rm -r /root/m", "300\n"},
+		{"many files", "mkdir /root/m && for i in $(seq 300); do : > /root/m/$i; done; ls /root/m | wc -l", "300\n"},
 		{"a larger file", "probe write 8000001 0 > /root/l; sha256sum < /root/l | cut -c-64 > /root/sum; probe pattern 8000001 | cmp - /root/sum && echo same", "same\n"},
 		{"modification time", "touch -d '2001-02-03 04:05:06' /root/f && stat -c %Y /root/f", "981173106\n"},
 	})

@@ -164,7 +164,7 @@ func testFastExit(t *testing.T, c *harness.Cell) {
 		out.check(t, "an exec", size)
 	}
 	// Small outputs fit into every buffer on the way.
-	for range 20 {
+	for range 10 {
 		if r := task.Shell(t, "echo out; echo err >&2"); r.Stdout != "out\n" || r.Stderr != "err\n" {
 			t.Fatalf("got %+v", r)
 		}
@@ -243,16 +243,20 @@ func testNoStreams(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// lines is a shell which reads lines as they are typed. An interactive one would
+// edit them, and lose what is typed while it changes the terminal's mode.
+const lines = `trap 'stop=1; echo interrupted' INT; while IFS= read -r line; do eval "$line"; done; exit 42`
+
 // testTerminal speaks to a shell as a person does.
 func testTerminal(t *testing.T, c *harness.Cell) {
-	task := c.Container(t, harness.Args("sh"), terminal).Create(t, harness.IO{Terminal: true, StdinPipe: true})
+	task := c.Container(t, harness.Sh(lines), terminal).Create(t, harness.IO{Terminal: true, StdinPipe: true})
 	task.Start(t)
 	speak(t, task)
 	if r := task.Finish(t); r.Status != 42 {
 		t.Errorf("the init: got %+v", r)
 	}
 	again := running(t, c)
-	p := again.Exec(t, harness.Command{Args: []string{"sh"}}, harness.IO{Terminal: true, StdinPipe: true})
+	p := again.Exec(t, harness.Command{Args: []string{"sh", "-c", lines}}, harness.IO{Terminal: true, StdinPipe: true})
 	p.Start(t)
 	speak(t, p)
 	if r := p.Finish(t); r.Status != 42 {
@@ -288,9 +292,9 @@ func testResize(t *testing.T, c *harness.Cell) {
 
 func speak(t *testing.T, p *harness.Task) {
 	t.Helper()
-	say := func(line, answer string) {
+	say := func(typed, answer string) {
 		t.Helper()
-		if _, err := io.WriteString(p.Stdin, line); err != nil {
+		if _, err := io.WriteString(p.Stdin, typed); err != nil {
 			t.Fatal(err)
 		}
 		if answer != "" {
@@ -302,13 +306,14 @@ func speak(t *testing.T, p *harness.Task) {
 		t.Fatalf("resizing: %v", err)
 	}
 	say("stty size\n", "\r\n45 123\r\n")
-	say("tty; echo is it\n", "is it\r\n")
-	say("echo before; sleep 1000; echo not after\n", "\r\nbefore\r\n")
-	say("\x03", "^C")
+	say("tty <&1\n", "\r\n/dev/")
+	say("echo before; while [ -z $stop ]; do sleep 0.05; done; echo after\n", "\r\nbefore\r\n")
+	say("\x03", "\r\nafter\r\n")
 	say("echo go; cat\n", "\r\ngo\r\n")
 	say("typed\n", "typed\r\ntyped\r\n")
 	say("\x04", "")
-	say("echo at $((6+7)) the end; exit 42\n", "at 13 the end\r\n")
+	say("echo at $((6+7)) the end\n", "at 13 the end\r\n")
+	say("\x04", "")
 }
 
 // testFileLogger has the shim write to a file.
