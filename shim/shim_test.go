@@ -26,13 +26,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// buildDir is where the binary is built; TestMain makes and removes it.
+var buildDir string
+
 // buildShim builds the binary once for all tests.
 var buildShim = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "hyper-shim-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "containerd-shim-hyper-v2")
+	path := filepath.Join(buildDir, "containerd-shim-hyper-v2")
 	out, err := exec.Command("go", "build", "-o", path, "../cmd/containerd-shim-hyper-v2").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build the shim: %w: %s", err, out)
@@ -41,10 +40,14 @@ var buildShim = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := buildShim(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	dir, err := os.MkdirTemp("", "hyper-shim-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	buildDir = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
 	os.Exit(code)
 }
 
