@@ -151,7 +151,7 @@ func (l *launch) run() (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newMachine(l.spec.ID, proc, l.monitor, l.console, l.channel), nil
+	return newMachine(l.spec.ID, d.binary, proc, l.monitor, l.console, l.channel), nil
 }
 
 // gather opens all that QEMU is handed.

@@ -26,6 +26,7 @@ const brokenTimeout = 5 * time.Second
 // machine is one running QEMU. It implements virtcontainers.VM.
 type machine struct {
 	id      string
+	binary  string // of QEMU, for messages
 	proc    *process.Process
 	monitor *qmp.Client
 	console *console
@@ -40,9 +41,10 @@ type machine struct {
 	err     error // written before done is closed, read after
 }
 
-func newMachine(id string, proc *process.Process, monitor, serial net.Conn, ch channel) *machine {
+func newMachine(id, binary string, proc *process.Process, monitor, serial net.Conn, ch channel) *machine {
 	m := &machine{
 		id:      id,
+		binary:  binary,
 		proc:    proc,
 		console: newConsole(serial),
 		channel: ch,
@@ -146,7 +148,7 @@ func (m *machine) outcome() error {
 	why := "QEMU ended"
 	var exit *process.ExitError
 	if err := m.proc.Err(); errors.As(err, &exit) {
-		why = fmt.Sprintf("QEMU ended (%s)", exit.How)
+		why = fmt.Sprintf("QEMU (%s) ended (%s)", m.binary, exit.How)
 	} else if err != nil {
 		why = err.Error()
 	}

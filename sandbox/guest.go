@@ -109,6 +109,7 @@ func (g *guest) boot(phases *phases) error {
 	close(g.started)
 
 	if err := g.connect(ctx, phases); err != nil {
+		g.awaitEnd()
 		// What the guest said is read before it is ended, which would be in it.
 		logged := machine.Log()
 		g.kill()
@@ -119,6 +120,19 @@ func (g *guest) boot(phases *phases) error {
 			errors.Join(err, errdefs.ErrUnavailable), logged)
 	}
 	return nil
+}
+
+// lastWords is how long a machine that dies may take until it is known why: its
+// channel breaks a moment before.
+const lastWords = 200 * time.Millisecond
+
+// awaitEnd gives a machine that is dying the time to do so, or killing it would
+// hide what it died of.
+func (g *guest) awaitEnd() {
+	select {
+	case <-g.machine.Done():
+	case <-time.After(lastWords):
+	}
 }
 
 func (g *guest) connect(ctx context.Context, phases *phases) error {
