@@ -213,17 +213,21 @@ func testEndWhileDown(t *testing.T, c *harness.Cell) {
 	checkCleaned(t, task)
 }
 
-// checkEnded checks how a task ended that did so while containerd was down. A
-// containerd that finds a task without processes when it starts may remove it.
+// checkEnded checks that a task that ended while containerd was down is told as
+// ended soon after it is up. A containerd that finds a task without processes
+// when it starts may remove it.
 func checkEnded(t *testing.T, task *harness.Task, status uint32) {
 	t.Helper()
-	state, err := task.State(t)
-	switch {
-	case errdefs.IsNotFound(err):
-		t.Log("containerd has removed the task")
-	case err != nil:
-		t.Errorf("its state: %v", err)
-	case state.Status.String() != "STOPPED" || state.ExitStatus != status:
-		t.Errorf("its state is %v, want stopped with %d", state, status)
-	}
+	eventually(t, deathLimit, func() error {
+		state, err := task.State(t)
+		switch {
+		case errdefs.IsNotFound(err):
+			t.Log("containerd has removed the task")
+		case err != nil:
+			return fmt.Errorf("its state: %w", err)
+		case state.Status.String() != "STOPPED" || state.ExitStatus != status:
+			return fmt.Errorf("its state is %v, want stopped with %d", state, status)
+		}
+		return nil
+	})
 }
