@@ -27,6 +27,9 @@ type Container struct {
 	init       *Process
 	// created is guarded by the sandbox's lock; init is set before it is.
 	created bool
+	// deleting ends when the guest is asked to forget the container.
+	deleting      context.Context
+	beginDeleting context.CancelFunc
 
 	mu     sync.Mutex
 	paused bool
@@ -183,6 +186,7 @@ func (c *Container) Signal(ctx context.Context, sig uint32) error {
 
 // delete releases the container in the guest and on the host.
 func (c *Container) delete(ctx context.Context) error {
+	c.beginDeleting()
 	if agent, err := c.guest.call(); err == nil {
 		if err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
 			return fmt.Errorf("deleting container %s: %w", c.id, err)

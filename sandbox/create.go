@@ -75,6 +75,7 @@ func (s *Sandbox) plan(o ContainerOptions) (*Container, virtcontainers.Size, err
 		log:     s.log.WithField("container", o.ID),
 		execs:   make(map[string]*Process),
 	}
+	c.deleting, c.beginDeleting = context.WithCancel(context.Background())
 	asked, err := s.opts.Config.ApplyAnnotations(spec.Annotations)
 	if err != nil {
 		return nil, size, err

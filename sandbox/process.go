@@ -198,6 +198,8 @@ func (p *Process) watch() {
 	if err != nil {
 		select {
 		case <-g.machine.Done():
+		case <-p.container.deleting.Done():
+			// It was deleted before it ever ran, and before the wait came.
 		default:
 			// An agent that cannot say how a process ended cannot be asked
 			// anything: what runs in there is not watched any more.

@@ -48,8 +48,8 @@ func loggerCommand(t target, id, namespace string) *exec.Cmd {
 	}
 	cmd := exec.Command(t.path, args...)
 	cmd.Env = []string{"CONTAINER_ID=" + id, "CONTAINER_NAMESPACE=" + namespace}
-	// It ends with its input; the signal is for when we die before that.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	// No Pdeathsig: it comes when the thread that forked ends, which may be long
+	// before this process does. A logger ends with its input.
 	return cmd
 }
 
