@@ -111,6 +111,12 @@ func makeMount(m virtcontainers.HostMount, target string) error {
 	if err := makeTarget(m, target); err != nil {
 		return err
 	}
+	if m.Private {
+		// A host before Linux 5.12 cannot, and binds as for a mount that is not.
+		if err := bindPrivately(m, target); !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+	}
 	options := m.Options
 	if m.ReadOnly {
 		options = append(options[:len(options):len(options)], "ro")

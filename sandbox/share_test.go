@@ -97,6 +97,48 @@ func TestShareExposesWhatIsMountedAndNothingBeside(t *testing.T) {
 	}
 }
 
+// TestPrivateBinds mounts below a shared source after it was bound.
+func TestPrivateBinds(t *testing.T) {
+	s := newTestShare(t)
+	source := t.TempDir()
+	later := filepath.Join(source, "later")
+	if err := os.Mkdir(later, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(source, source, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(source, unix.MNT_DETACH) })
+	if err := unix.Mount("", source, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	private := bind(source, "mounts/1", true)
+	private.Private = true
+	if err := s.add("c1", []virtcontainers.HostMount{bind(source, "mounts/0", false), private}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", later, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(later, unix.MNT_DETACH) })
+	if err := os.WriteFile(filepath.Join(later, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	at := func(path string) string { return filepath.Join(s.containerDir("c1"), path) }
+	if _, err := os.Stat(at("mounts/0/later/file")); err != nil {
+		t.Errorf("the bind that is not private: %v", err)
+	}
+	if _, err := os.Stat(at("mounts/1/later/file")); !os.IsNotExist(err) {
+		t.Errorf("the private bind: %v", err)
+	}
+	if err := os.WriteFile(at("mounts/1/x"), nil, 0o644); err == nil || err.(*os.PathError).Err != unix.EROFS {
+		t.Errorf("writing to the private read-only bind: %v", err)
+	}
+	if err := s.drop("c1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAFailedAddLeavesNothing(t *testing.T) {
 	s := newTestShare(t)
 	dir, _ := volume(t)

@@ -52,6 +52,7 @@ func (p *Plan) planBind(at Placement, i int) {
 		Options:  options,
 		Target:   mountTarget(i),
 		ReadOnly: isReadOnly(m.Options),
+		Private:  isPrivate(m.Options),
 	})
 }
 
@@ -99,6 +100,17 @@ func isReadOnly(options []string) bool {
 		}
 	}
 	return ro
+}
+
+// isPrivate says whether a bind asks for no part in the host's later mounts. One
+// that asks for nothing gets them, as it does from other runtimes.
+func isPrivate(options []string) bool {
+	private := false
+	propagation, _ := splitPropagation(options)
+	for _, o := range propagation {
+		private = strings.HasSuffix(o, "private") || strings.HasSuffix(o, "unbindable")
+	}
+	return private
 }
 
 func splitPropagation(options []string) (propagation, rest []string) {

@@ -35,6 +35,8 @@ type HostMount struct {
 	Target string
 	// ReadOnly makes the mount read-only for the guest, whatever it does.
 	ReadOnly bool
+	// Private keeps out of a bind what the host mounts below Source later.
+	Private bool
 }
 
 // HostHooks are the OCI hooks that run in the runtime's namespace: on the host.

@@ -130,6 +130,11 @@ func TestMounts(t *testing.T) {
 			host:  &HostMount{Type: "bind", Source: "/s", Options: []string{"bind"}, Target: "mounts/0"},
 			guest: specs.Mount{Destination: "/d", Type: "bind", Source: "/guest/c1/mounts/0", Options: []string{"bind", "ro", "rw"}},
 		},
+		"private": {
+			mount: specs.Mount{Destination: "/d", Type: "bind", Source: "/src", Options: []string{"rbind", "rprivate"}},
+			host:  &HostMount{Type: "bind", Source: "/src", Options: []string{"rbind"}, Target: "mounts/0", Private: true},
+			guest: specs.Mount{Destination: "/d", Type: "bind", Source: "/guest/c1/mounts/0", Options: []string{"rbind", "rprivate"}},
+		},
 		"a host's kernel tree": {
 			mount: specs.Mount{Destination: "/host/sys", Type: "bind", Source: "/sys/fs/bpf", Options: []string{"bind"}},
 			guest: specs.Mount{Destination: "/host/sys", Type: "bind", Source: "/sys/fs/bpf", Options: []string{"bind"}},

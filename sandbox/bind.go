@@ -1,0 +1,44 @@
+package sandbox
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// bindPrivately binds what is mounted at a source now, and nothing that the host
+// mounts below it later.
+//
+// The mounts are made private before they are put into the share: what is put
+// there is copied at once to the file system daemon's mounts, and a copy that was
+// still tied to the host's would stay so.
+func bindPrivately(m virtcontainers.HostMount, target string) error {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	recursive := uint(0)
+	if slices.Contains(m.Options, "rbind") {
+		recursive = unix.AT_RECURSIVE
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags|recursive)
+	if err != nil {
+		return fmt.Errorf("binding %s for the container: %w", m.Source, err)
+	}
+	defer unix.Close(tree)
+	private := unix.MountAttr{Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &private); err != nil {
+		return fmt.Errorf("making the bind of %s private: %w", m.Source, err)
+	}
+	if m.ReadOnly {
+		// The uppermost mount only, as mount(8) does.
+		readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &readOnly); err != nil {
+			return fmt.Errorf("making the bind of %s read-only: %w", m.Source, err)
+		}
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("binding %s for the container: %w", m.Source, err)
+	}
+	return nil
+}
