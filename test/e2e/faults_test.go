@@ -218,7 +218,7 @@ func testEndWhileDown(t *testing.T, c *harness.Cell) {
 // when it starts may remove it.
 func checkEnded(t *testing.T, task *harness.Task, status uint32) {
 	t.Helper()
-	eventually(t, deathLimit, func() error {
+	eventually(t, 5*time.Second, func() error {
 		state, err := task.State(t)
 		switch {
 		case errdefs.IsNotFound(err):
