@@ -40,7 +40,7 @@ build: ## Build the programs of the host: the shim, hyperctl
 	@mkdir -p $(OUTPUT)/bin
 	@for c in $(HOST_COMMANDS); do \
 		echo "building $$c"; \
-		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(OUTPUT)/bin/$$c ./cmd/$$c; \
+		CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -ldflags '-s -w' -o $(OUTPUT)/bin/$$c ./cmd/$$c; \
 	done
 
 agent: ## Build the guest's agent, statically linked

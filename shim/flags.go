@@ -22,10 +22,26 @@ type invocation struct {
 	Action    string
 }
 
+const usageText = `containerd runs this program: it is the runtime io.containerd.hyper.v2.
+Put it on containerd's PATH and name the runtime, for example:
+
+  ctr run --rm --runtime io.containerd.hyper.v2 docker.io/library/busybox:latest demo uname -a
+
+The configuration is /etc/hyper/config.toml, or the file that $HYPER_CONFIG names
+in containerd's environment. By hand there is only -v, the version, and -info.
+
+Usage: containerd-shim-hyper-v2 [flags] [start | delete]
+
+`
+
 func parseFlags(args []string, usage io.Writer) (invocation, error) {
 	var i invocation
 	fs := flag.NewFlagSet("containerd-shim-hyper-v2", flag.ContinueOnError)
 	fs.SetOutput(usage)
+	fs.Usage = func() {
+		fmt.Fprint(usage, usageText)
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&i.Namespace, "namespace", "", "containerd namespace of the task")
 	fs.StringVar(&i.ID, "id", "", "id of the task")
 	fs.StringVar(&i.Address, "address", "", "containerd's gRPC socket")
