@@ -97,3 +97,16 @@ func (g *testGuest) lap(b *testing.B, id string) (laps [5]time.Duration) {
 	try(err)
 	return [5]time.Duration{t1.Sub(t0), t2.Sub(t1), t3.Sub(t2), t2.Sub(t0), t5.Sub(t4)}
 }
+
+// BenchmarkGuestOutput measures how fast output comes from a container.
+func BenchmarkGuestOutput(b *testing.B) {
+	const size = 64 << 20
+	list := kernels(b)
+	g := startGuest(b, list[0], buildAgent(b))
+	b.SetBytes(size)
+	for i := 0; b.Loop(); i++ {
+		if _, out, _ := g.run(b, fmt.Sprintf("o%d", i), testSpec("o", "dd", "if=/dev/zero", "bs=64k", fmt.Sprint("count=", size>>16))); len(out) != size {
+			b.Fatalf("%d bytes came", len(out))
+		}
+	}
+}

@@ -895,7 +895,15 @@ func testSharedPIDs(t *testing.T, g *testGuest) {
 	}
 }
 
+// testManyContainers makes containers at once, while orphans end all the time:
+// every container's status must reach its owner, and no orphan stay a zombie.
 func testManyContainers(t *testing.T, g *testGuest) {
+	g.sleeper(t, "storm", func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "while :; do (sleep 0.02 &); (true &); done"}
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: new(int64(20000)), Period: new(uint64(100000))}
+	})
+	defer g.delete(t, "storm")
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
