@@ -10,7 +10,9 @@ import (
 	"github.com/hyperhq/hyper/test/image"
 )
 
-// TestEndToEnd runs the suite on each containerd with each guest kernel.
+// TestEndToEnd runs the suite on each containerd with each guest kernel. As many
+// of these cells run at the same time as there are processors (go test's
+// -parallel); the tests of one cell run one after the other.
 // $HYPER_TEST_RUNTIME takes another runtime, such as io.containerd.runc.v2, to
 // see whether the tests ask for what the reference does.
 func TestEndToEnd(t *testing.T) {
@@ -50,11 +52,14 @@ func TestEndToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reaper.Close()
+	t.Cleanup(reaper.Close) // after the cells, which run at the same time
 	for _, containerd := range parts.Containerds {
 		for _, kernel := range kernels {
 			o := harness.CellOptions{Parts: parts, Containerd: containerd, Kernel: kernel, Runtime: runtime, Image: img, Reaper: reaper}
-			t.Run(cellName(containerd, kernel), func(t *testing.T) { runCell(t, o) })
+			t.Run(cellName(containerd, kernel), func(t *testing.T) {
+				t.Parallel()
+				runCell(t, o)
+			})
 		}
 	}
 }

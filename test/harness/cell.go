@@ -198,12 +198,28 @@ func (c *Cell) NewID() (string, error) {
 	return id, noteID(c.Dir, id)
 }
 
-// Below lists the processes of this cell's sandboxes: all below this process
-// but what it started itself.
+// Below lists the processes of this cell's sandboxes, and those that belong to
+// no cell: all below this process but what it started itself.
 func (c *Cell) Below() []Process {
 	var found []Process
-	for _, p := range descendants(processes(), os.Getpid()) {
-		if !c.reaper.owns(p.PID) && !p.Zombie() {
+	for _, p := range c.below() {
+		if !p.Zombie() {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// below is Below with zombies, but for those that only wait for the reaper.
+// Other cells may run in this process at the same time: theirs are left out.
+func (c *Cell) below() []Process {
+	self, all := os.Getpid(), processes()
+	var found []Process
+	for _, p := range descendants(all, self) {
+		if c.reaper.owns(p.PID) || p.Parent == self && p.Zombie() {
+			continue
+		}
+		if dir := dirOf(all, p); dir == "" || dir == c.Dir {
 			found = append(found, p)
 		}
 	}

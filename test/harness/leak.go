@@ -51,15 +51,9 @@ func (s Snapshot) Since(before Snapshot) []string {
 	return added
 }
 
-// addProcesses adds all descendants of this process but those that it started
-// itself. A zombie counts as well, unless it is only this process that has not
-// reaped it yet.
+// addProcesses adds the descendants of this process that it did not start itself.
 func (s Snapshot) addProcesses(c *Cell) {
-	self := os.Getpid()
-	for _, p := range descendants(processes(), self) {
-		if c.reaper.owns(p.PID) || p.Parent == self && p.Zombie() {
-			continue
-		}
+	for _, p := range c.below() {
 		s["process "+p.String()] = true
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,16 +95,33 @@ func killBelonging(dir string) {
 	}
 }
 
-func belongs(p Process, dir string) bool {
-	if strings.Contains(strings.Join(p.Args, "\x00"), dir+"/") {
-		return true
-	}
+func belongs(p Process, dir string) bool { return slices.Contains(dirsOf(p), dir) }
+
+// dirPattern finds the directories of cells in a text.
+var dirPattern = regexp.MustCompile(regexp.QuoteMeta(dirPrefix) + `[0-9]+-[0-9]+`)
+
+// dirsOf are the cells' directories that a process names.
+func dirsOf(p Process) []string {
 	cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
-	if cwd == dir || strings.HasPrefix(cwd, dir+"/") {
-		return true
-	}
 	environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
-	return slices.Contains(strings.Split(string(environ), "\x00"), dirVariable+"="+dir)
+	text := strings.Join(p.Args, "\x00") + "\x00" + cwd
+	for kv := range strings.SplitSeq(string(environ), "\x00") {
+		if strings.HasPrefix(kv, dirVariable+"=") {
+			text += "\x00" + kv
+		}
+	}
+	return dirPattern.FindAllString(text, -1)
+}
+
+// dirOf is the directory of the cell that a process belongs to, by itself or by
+// the nearest above it that does; empty if none does.
+func dirOf(all map[int]Process, p Process) string {
+	for self := os.Getpid(); p.PID != 0 && p.PID != self; p = all[p.Parent] {
+		if dirs := dirsOf(p); len(dirs) > 0 {
+			return dirs[0]
+		}
+	}
+	return ""
 }
 
 // kill kills exactly this process, not another that has got its id, and waits a
