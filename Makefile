@@ -89,6 +89,10 @@ containerd: ## Fetch the containerds that the tests run against, into the cache
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
 	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m -p 1 ./...
 
+.PHONY: test-matrix
+test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel
+	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full $(GO) test -count=1 -timeout 80m ./test/e2e
+
 race: ## Run the tests that need no VM under the race detector
 	$(GO) test -race -count=1 -timeout 20m $(HOST_PACKAGES)
 

@@ -10,8 +10,9 @@ import (
 	"github.com/hyperhq/hyper/test/image"
 )
 
-// TestEndToEnd runs the suite on each containerd with each guest kernel. As many
-// of these cells run at the same time as there are processors (go test's
+// TestEndToEnd runs the suite with each containerd and with each guest kernel, in
+// as few cells of the two as that takes, or with $HYPER_TEST_MATRIX=full in every
+// one. As many cells run at the same time as there are processors (go test's
 // -parallel); the tests of one cell run one after the other.
 // $HYPER_TEST_RUNTIME takes another runtime, such as io.containerd.runc.v2, to
 // see whether the tests ask for what the reference does.
@@ -53,13 +54,42 @@ func TestEndToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(reaper.Close) // after the cells, which run at the same time
-	for _, containerd := range parts.Containerds {
-		for _, kernel := range kernels {
-			o := harness.CellOptions{Parts: parts, Containerd: containerd, Kernel: kernel, Runtime: runtime, Image: img, Reaper: reaper}
-			t.Run(cellName(containerd, kernel), func(t *testing.T) {
-				t.Parallel()
-				runCell(t, o)
-			})
+	for _, cell := range cells(parts.Containerds, kernels, os.Getenv("HYPER_TEST_MATRIX") == "full") {
+		cell.Parts, cell.Runtime, cell.Image, cell.Reaper = parts, runtime, img, reaper
+		t.Run(cellName(cell.Containerd, cell.Kernel), func(t *testing.T) {
+			t.Parallel()
+			runCell(t, cell)
+		})
+	}
+}
+
+// cells pairs containerds and kernels: all with all, or each at least once.
+func cells(containerds, kernels []string, full bool) []harness.CellOptions {
+	var list []harness.CellOptions
+	for i, containerd := range containerds {
+		for j, kernel := range kernels {
+			if full || i%len(kernels) == j%len(containerds) {
+				list = append(list, harness.CellOptions{Containerd: containerd, Kernel: kernel})
+			}
+		}
+	}
+	return list
+}
+
+func TestCellsHaveEachContainerdAndEachKernel(t *testing.T) {
+	a, b := []string{"a1", "a2"}, []string{"b1", "b2"}
+	for _, c := range []struct {
+		containerds, kernels []string
+		full                 bool
+		want                 int
+	}{{a, b, false, 2}, {a, b, true, 4}, {a, b[:1], false, 2}, {a[:1], b, false, 2}, {a, []string{""}, false, 2}} {
+		list := cells(c.containerds, c.kernels, c.full)
+		seen := map[string]bool{}
+		for _, cell := range list {
+			seen[cell.Containerd], seen[cell.Kernel] = true, true
+		}
+		if len(list) != c.want || len(seen) != len(c.containerds)+len(c.kernels) {
+			t.Errorf("%v with %v, full %v: %d cells that have %v", c.containerds, c.kernels, c.full, len(list), seen)
 		}
 	}
 }
