@@ -137,6 +137,13 @@ func commandLine(spec virtcontainers.VMSpec, p platform) string {
 	args := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"}
 	if !p.kvm {
 		args = append(args, emulatedGuest(p)...)
+		if spec.Share != nil {
+			// The share's daemon writes into the guest's memory behind the emulator's
+			// back, which would go on to execute what it has translated of the code
+			// that was in these pages before: programs died of SIGTRAP and SIGILL, or
+			// hung. Pages that the guest's processor clears first are translated anew.
+			args = append(args, "init_on_alloc=1")
+		}
 	}
 	if p.vsock != nil {
 		args = append(args, fmt.Sprintf("hyper.channel=vsock:%d", p.vsock.port))

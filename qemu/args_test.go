@@ -88,3 +88,19 @@ func joined(args []string) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// TestEmulatedShareClearsPages checks that a guest clears pages only where
+// somebody beside an emulator writes into them.
+func TestEmulatedShareClearsPages(t *testing.T) {
+	share := &virtcontainers.Share{Tag: "t"}
+	for _, tc := range []struct {
+		share *virtcontainers.Share
+		kvm   bool
+		want  bool
+	}{{nil, false, false}, {nil, true, false}, {share, true, false}, {share, false, true}} {
+		line := commandLine(virtcontainers.VMSpec{Share: tc.share}, platform{machine: MachineQ35, kvm: tc.kvm})
+		if got := strings.Contains(line, "init_on_alloc=1"); got != tc.want {
+			t.Errorf("share %v, KVM %v: %s", tc.share != nil, tc.kvm, line)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -243,5 +244,31 @@ func testMissingSource(t *testing.T, c *harness.Cell) {
 	container := c.Container(t, harness.Args("true"), harness.Mount("bind", missing, "/data", "rbind", "ro"))
 	if _, err := container.TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("got %v, want an error that names %s", err, missing)
+	}
+}
+
+// testExecutables executes programs whose pages come and go. What the share's
+// daemon writes into the guest's memory an emulator does not see, and it could
+// execute what it has translated from the same pages before.
+func testExecutables(t *testing.T, c *harness.Cell) {
+	task := running(t, c, harness.Annotation(hyperAnnotation+"memory_mib", "96"))
+	const rounds = 25
+	p := task.Exec(t, harness.Command{Args: []string{"sh", "-c", fmt.Sprintf(`cp /bin/probe /root/p && cp /bin/busybox /root/busybox || exit 1
+		i=0
+		while [ $i -lt %d ]; do
+			i=$((i+1))
+			/root/p pattern 1000 || exit 2
+			/root/busybox sha256sum /root/p > /root/sum || exit 3
+			/bin/probe pattern 1000 > /root/sum || exit 4
+			/bin/busybox sha256sum /root/busybox > /root/sum || exit 5
+		done`, rounds)}}, harness.IO{})
+	p.Start(t)
+	want := patternSum(1000) + "\n"
+	t.Cleanup(func() { t.Logf("%d of %d rounds", strings.Count(p.Output(), want), rounds) })
+	exit := p.Wait(t, 3*time.Minute)
+	p.Delete(t)
+	stdout, stderr := p.Collect(t)
+	if exit.Status != 0 || stdout != strings.Repeat(want, rounds) {
+		t.Errorf("status %d: %s", exit.Status, stderr)
 	}
 }

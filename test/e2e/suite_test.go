@@ -36,6 +36,7 @@ func suite() []test {
 		{name: "process/namespaces", run: testNamespaces},
 
 		{name: "rootfs/use", run: testRootfs},
+		{name: "rootfs/executables", run: testExecutables},
 		{name: "rootfs/persists", run: testRootfsPersists},
 		{name: "rootfs/read-only", run: testReadonlyRootfs},
 		{name: "rootfs/tmpfs", run: testTmpfs},
