@@ -1496,86 +1496,6 @@ func (x *OOM) GetContainerId() string {
 	return ""
 }
 
-type SetClockRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Now           *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SetClockRequest) Reset() {
-	*x = SetClockRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SetClockRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SetClockRequest) ProtoMessage() {}
-
-func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SetClockRequest.ProtoReflect.Descriptor instead.
-func (*SetClockRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *SetClockRequest) GetNow() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Now
-	}
-	return nil
-}
-
-type SetClockResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SetClockResponse) Reset() {
-	*x = SetClockResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SetClockResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SetClockResponse) ProtoMessage() {}
-
-func (x *SetClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SetClockResponse.ProtoReflect.Descriptor instead.
-func (*SetClockResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
-}
-
 var File_hyper_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_hyper_agent_v1_agent_proto_rawDesc = "" +
@@ -1664,10 +1584,7 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x03oom\x18\x01 \x01(\v2\x13.hyper.agent.v1.OOMH\x00R\x03oomB\a\n" +
 	"\x05event\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"?\n" +
-	"\x0fSetClockRequest\x12,\n" +
-	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\x12\n" +
-	"\x10SetClockResponse2\xf2\t\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xa3\t\n" +
 	"\x05Agent\x12P\n" +
 	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12b\n" +
 	"\x0fCreateContainer\x12&.hyper.agent.v1.CreateContainerRequest\x1a'.hyper.agent.v1.CreateContainerResponse\x12\\\n" +
@@ -1682,8 +1599,7 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12D\n" +
 	"\x05Stats\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1d.hyper.agent.v1.StatsResponse\x12B\n" +
 	"\x04Pids\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1c.hyper.agent.v1.PidsResponse\x12@\n" +
-	"\x06Events\x12\x1d.hyper.agent.v1.EventsRequest\x1a\x15.hyper.agent.v1.Event0\x01\x12M\n" +
-	"\bSetClock\x12\x1f.hyper.agent.v1.SetClockRequest\x1a .hyper.agent.v1.SetClockResponseB7Z5github.com/hyperhq/hyper/proto/hyper/agent/v1;agentv1b\x06proto3"
+	"\x06Events\x12\x1d.hyper.agent.v1.EventsRequest\x1a\x15.hyper.agent.v1.Event0\x01B7Z5github.com/hyperhq/hyper/proto/hyper/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_hyper_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1697,7 +1613,7 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_hyper_agent_v1_agent_proto_rawDescData
 }
 
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(*Mount)(nil),                   // 0: hyper.agent.v1.Mount
 	(*ConfigureRequest)(nil),        // 1: hyper.agent.v1.ConfigureRequest
@@ -1727,56 +1643,51 @@ var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(*EventsRequest)(nil),           // 25: hyper.agent.v1.EventsRequest
 	(*Event)(nil),                   // 26: hyper.agent.v1.Event
 	(*OOM)(nil),                     // 27: hyper.agent.v1.OOM
-	(*SetClockRequest)(nil),         // 28: hyper.agent.v1.SetClockRequest
-	(*SetClockResponse)(nil),        // 29: hyper.agent.v1.SetClockResponse
-	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	30, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	28, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
 	0,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
 	3,  // 2: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
 	4,  // 3: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
 	0,  // 4: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
 	4,  // 5: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	30, // 6: hyper.agent.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
+	28, // 6: hyper.agent.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
 	24, // 7: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
 	27, // 8: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	30, // 9: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
-	1,  // 10: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	5,  // 11: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	7,  // 12: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	9,  // 13: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	9,  // 14: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	13, // 15: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	15, // 16: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	9,  // 17: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	10, // 18: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	10, // 19: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	20, // 20: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	10, // 21: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	10, // 22: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	25, // 23: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	28, // 24: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
-	2,  // 25: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	6,  // 26: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	8,  // 27: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	11, // 28: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	12, // 29: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	14, // 30: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	16, // 31: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	17, // 32: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	18, // 33: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	19, // 34: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	21, // 35: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	22, // 36: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	23, // 37: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	26, // 38: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	29, // 39: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
-	25, // [25:40] is the sub-list for method output_type
-	10, // [10:25] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 9: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	5,  // 10: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	7,  // 11: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	9,  // 12: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	9,  // 13: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	13, // 14: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	15, // 15: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	9,  // 16: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	10, // 17: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	10, // 18: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	20, // 19: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	10, // 20: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	10, // 21: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	25, // 22: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	2,  // 23: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	6,  // 24: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	8,  // 25: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	11, // 26: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	12, // 27: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	14, // 28: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	16, // 29: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	17, // 30: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	18, // 31: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	19, // 32: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	21, // 33: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	22, // 34: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	23, // 35: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	26, // 36: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	23, // [23:37] is the sub-list for method output_type
+	9,  // [9:23] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
@@ -1793,7 +1704,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,7 +22,6 @@ type AgentService interface {
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
 	Events(context.Context, *EventsRequest, Agent_EventsServer) error
-	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
 }
 
 type Agent_EventsServer interface {
@@ -132,13 +131,6 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.Pids(ctx, &req)
 			},
-			"SetClock": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
-				var req SetClockRequest
-				if err := unmarshal(&req); err != nil {
-					return nil, err
-				}
-				return svc.SetClock(ctx, &req)
-			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Events": {
@@ -171,7 +163,6 @@ type AgentClient interface {
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
 	Events(context.Context, *EventsRequest) (Agent_EventsClient, error)
-	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
 }
 
 type agentClient struct {
@@ -315,12 +306,4 @@ func (x *agentEventsClient) Recv() (*Event, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*SetClockResponse, error) {
-	var resp SetClockResponse
-	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetClock", req, &resp); err != nil {
-		return nil, err
-	}
-	return &resp, nil
 }
