@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 )
 
 // defaultRunRoot is where servers have their run directories.
@@ -111,4 +114,16 @@ func (d runDir) closing() bool {
 	return err == nil
 }
 
-func (d runDir) remove() error { return os.RemoveAll(string(d)) }
+// remove removes the directory. It refuses to where something is still mounted
+// below: that may be somebody's volume. The mounts of a server end with it, so
+// whoever looks later can remove the rest.
+func (d runDir) remove() error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(string(d)))
+	if err != nil {
+		return fmt.Errorf("remove the run directory: %w", err)
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("remove the run directory: %s is still mounted: %w", mounts[0].Mountpoint, errdefs.ErrFailedPrecondition)
+	}
+	return os.RemoveAll(string(d))
+}
