@@ -33,7 +33,7 @@ func TestArguments(t *testing.T) {
 			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests no_timer_check noreplace-smp tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-pci ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-pci,max_ports=2 ` +
@@ -54,7 +54,7 @@ func TestArguments(t *testing.T) {
 			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-global virtio-mmio.force-legacy=false ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests no_timer_check noreplace-smp hyper.channel=serial] ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-device ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-device,max_ports=2 ` +
