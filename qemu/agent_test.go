@@ -26,7 +26,7 @@ func TestAgentAnswers(t *testing.T) {
 			machines(t, func(t *testing.T, d *Driver) {
 				spec := goodSpec(t)
 				spec.MemoryMiB = 256
-				spec.VCPUs = severalVCPUs(d)
+				spec.VCPUs = 2
 				spec.Kernel = filepath.Join(files, "vmlinux")
 				spec.Image = filepath.Join(files, "initrd.img")
 				begin := time.Now()

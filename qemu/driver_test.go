@@ -115,7 +115,6 @@ func TestStartErrors(t *testing.T) {
 	t.Run("emulated microvm", func(t *testing.T) {
 		d := newDriver(t, Config{Machine: MachineMicroVM, Accel: AccelTCG})
 		spec := goodSpec(t)
-		spec.VCPUs = 2
 		_, err := d.Start(t.Context(), spec)
 		checkError(t, err, errdefs.ErrFailedPrecondition, "q35")
 	})
