@@ -87,7 +87,10 @@ containerd: ## Fetch the containerds that the tests run against, into the cache
 	@hack/fetch-containerd >/dev/null
 
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
-	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m -p 1 ./...
+	@status=0; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v /test/e2e) || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m ./test/e2e || status=1; \
+	exit $$status
 
 .PHONY: test-matrix
 test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel

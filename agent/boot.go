@@ -18,7 +18,7 @@ func boot(log *logger, ph *phases) error {
 	if err := moveRoot(); err != nil {
 		return err
 	}
-	if err := mountSystem(log); err != nil {
+	if err := mountFirst(log); err != nil {
 		return err
 	}
 	ph.mark("mounts")
@@ -29,6 +29,9 @@ func boot(log *logger, ph *phases) error {
 // and containers wait for it. What the guest can do without is logged where it
 // fails, and else is an error.
 func settle(log *logger) error {
+	if err := mountRest(log); err != nil {
+		return err
+	}
 	if err := mountCgroups(log); err != nil {
 		return err
 	}
@@ -74,12 +77,19 @@ type systemMount struct {
 	optional       bool
 }
 
-func mountSystem(log *logger) error {
-	const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// mountFirst mounts what the channel is found by.
+func mountFirst(log *logger) error {
 	return mountSystemList(log, []systemMount{
 		{"proc", "/proc", safe, "", false},
 		{"sysfs", "/sys", safe, "", false},
 		{"devtmpfs", "/dev", unix.MS_NOSUID, "mode=0755", false},
+	})
+}
+
+func mountRest(log *logger) error {
+	return mountSystemList(log, []systemMount{
 		{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666", false},
 		{"tmpfs", "/dev/shm", safe, "mode=1777", false},
 		{"mqueue", "/dev/mqueue", safe, "", true},
@@ -89,7 +99,6 @@ func mountSystem(log *logger) error {
 }
 
 func mountCgroups(log *logger) error {
-	const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	err := mountSystemList(log, []systemMount{
 		// A container with a cgroup namespace cannot loosen its own limits.
 		{"cgroup2", cgroupRoot, safe, "nsdelegate,memory_recursiveprot", false},

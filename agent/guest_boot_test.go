@@ -94,8 +94,8 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 	t.Cleanup(func() { l.Close() })
 	g.listener = l.(*net.UnixListener)
 	cmd := exec.Command("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=tcg,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
-		"-cpu", "max", "-smp", "1", "-m", "512", "-bios", "/usr/share/qemu/qboot.rom",
+		"-accel", "tcg,thread=single", "-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
+		"-cpu", "max,-erms", "-smp", "1", "-m", "512", "-bios", "/usr/share/qemu/qboot.rom",
 		"-kernel", filepath.Join(kernelDir, "vmlinux"), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=serial "+clockArgs()+os.Getenv("HYPER_TEST_KERNEL_ARGS"),
 		"-serial", "file:"+g.console,
@@ -278,6 +278,7 @@ func (g *testGuest) open(t testing.TB, which string) *stdioStreams {
 		if err != nil {
 			t.Fatal(err)
 		}
+		conn.SetDeadline(time.Now().Add(testPatience))
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
@@ -338,9 +339,12 @@ func allCapabilities() *specs.LinuxCapabilities {
 	return &specs.LinuxCapabilities{Bounding: names, Effective: names, Permitted: names}
 }
 
-// testCtx bounds one test's waits.
+// testPatience bounds every wait of a test for its guest.
+const testPatience = 60 * time.Second
+
+// testCtx bounds one test's calls.
 func testCtx(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -626,8 +626,9 @@ func testManyExecs(t *testing.T, g *testGuest) {
 func testSignals(t *testing.T, g *testGuest) {
 	ctx := testCtx(t)
 	s := g.open(t, "o")
-	// The init forwards nothing; "all" reaches its child by itself.
-	spec := testSpec("sig", "sh", "-c", `trap 'echo init' USR1; (trap 'echo child; exit' USR1; while :; do sleep 0.1; done) & echo up; while :; do wait; done`)
+	// The init forwards nothing; "all" reaches its child by itself. The child is
+	// the last to be ready.
+	spec := testSpec("sig", "sh", "-c", `trap 'echo init' USR1; (trap 'echo child; exit' USR1; echo up; while :; do sleep 0.1; done) & while :; do wait; done`)
 	if err := g.create(t, "sig", spec, s); err != nil {
 		t.Fatal(err)
 	}
@@ -733,7 +734,7 @@ func testPause(t *testing.T, g *testGuest) {
 	if _, err := g.api.ResumeContainer(ctx, ref); err != nil {
 		t.Fatal(err)
 	}
-	s.stdout.SetReadDeadline(time.Time{})
+	s.stdout.SetReadDeadline(time.Now().Add(testPatience))
 	var seen bytes.Buffer
 	until(t, s.stdout, &seen, "hello\n")
 	if _, err := g.api.PauseContainer(ctx, ref); err != nil {

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/proto/channel"
 )
 
 const (
-	copySize = 32 << 10
+	copySize = channel.ChunkSize
 	// ttyBacklog is more than a pseudo terminal can hold that was written and
 	// not yet read: its flip buffers (64 KiB) and its read buffer (4 KiB).
 	ttyBacklog = 128 << 10
