@@ -45,7 +45,7 @@ func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
 		conn.Close()
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
-	mux, err := yamux.Client(conn, config())
+	mux, err := yamux.Client(joinFrames(conn), config())
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
@@ -86,7 +86,7 @@ func Accept(port io.ReadWriteCloser) (*Session, error) {
 		port.Close()
 		return nil, err
 	}
-	mux, err := yamux.Server(port, config())
+	mux, err := yamux.Server(joinFrames(port), config())
 	if err != nil {
 		port.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
