@@ -31,7 +31,7 @@ func TestArguments(t *testing.T) {
 	}{
 		{"q35, emulated", plain, platform{machine: MachineQ35, tscKHz: 2600000}, commonHead +
 			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
-			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
 			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
@@ -51,7 +51,7 @@ func TestArguments(t *testing.T) {
 				`-chardev socket,id=share,fd=8 -device vhost-user-fs-pci,chardev=share,tag=t,,u`},
 		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +
 			`-accel tcg,thread=single -machine microvm,dump-guest-core=off,mem-merge=off ` +
-			`-cpu max -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-global virtio-mmio.force-legacy=false ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
 			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp hyper.channel=serial] ` +

@@ -69,7 +69,7 @@ func (b *bench) inside(t *script, execs, floods int) {
 	for range floods {
 		for j, task := range tasks {
 			count := &counter{}
-			p := task.Exec(t, harness.Command{Args: []string{"head", "-c", fmt.Sprint(flood), "/dev/zero"}}, harness.IO{Stdout: count})
+			p := task.Exec(t, harness.Command{Args: []string{"dd", "if=/dev/zero", "bs=64k", fmt.Sprintf("count=%d", flood>>16)}}, harness.IO{Stdout: count})
 			begin := time.Now()
 			p.Start(t)
 			if r := p.Finish(t); r.Status != 0 || count.n != flood {

@@ -57,7 +57,7 @@ func (f *Floor) Boot(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-accel", "tcg,thread=single", "-cpu", "max", "-m", "256M",
+		"-accel", "tcg,thread=single", "-cpu", "max,-erms", "-m", "256M",
 		"-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
 		"-bios", "qboot.rom", "-kernel", f.kernel, "-initrd", f.image,
 		"-append", "console=ttyS0 quiet panic=-1 "+f.arguments,
