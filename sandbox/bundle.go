@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// maxSpec bounds config.json, in bytes: what fits in a message to the agent.
-const maxSpec = 3 << 20
+// MaxSpec bounds config.json, in bytes: what fits in a message to the agent.
+const MaxSpec = 3 << 20
 
 // readSpec reads a bundle's config.json. Errors name the file and are
 // errdefs.ErrNotFound or errdefs.ErrInvalidArgument.
@@ -26,12 +26,12 @@ func readSpec(bundle string) (*specs.Spec, error) {
 		return nil, fmt.Errorf("reading the bundle's configuration: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSpec+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxSpec+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the bundle's configuration: %w", err)
 	}
-	if len(data) > maxSpec {
-		return nil, fmt.Errorf("%s is larger than %d bytes: %w", path, maxSpec, errdefs.ErrInvalidArgument)
+	if len(data) > MaxSpec {
+		return nil, fmt.Errorf("%s is larger than %d bytes: %w", path, MaxSpec, errdefs.ErrInvalidArgument)
 	}
 	var spec specs.Spec
 	if err := json.Unmarshal(data, &spec); err != nil {

@@ -5,15 +5,18 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/hyperhq/hyper/proto/channel"
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -101,7 +104,7 @@ func (g *guest) boot(phases *phases) error {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
 	g.machine = machine
-	if err := writeRecord(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
+	if err := recordProcesses(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
 		g.kill()
 		return err
 	}
@@ -265,4 +268,22 @@ func (g *guest) pid() int {
 	default:
 	}
 	return 0
+}
+
+// recordProcesses writes down which processes the sandbox has, for whoever cleans
+// up after it.
+func recordProcesses(path string, processes []factory.Process) error {
+	var found []record.Process
+	for _, p := range processes {
+		r, err := record.Of(p.PID, p.Name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			// Already gone: nobody has to end it, and who waits for it says why.
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		found = append(found, r)
+	}
+	return record.Write(path, found)
 }

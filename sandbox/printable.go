@@ -7,7 +7,8 @@ import (
 )
 
 // printable makes a guest's text fit for a log or an error: one line of at most
-// limit bytes without control characters.
+// limit bytes without control characters. A console's text, of which lines and nothing
+// beyond ASCII are wanted, is process.Printable's.
 func printable(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Map(func(r rune) rune {

@@ -15,6 +15,7 @@ import (
 	api "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/shim/task"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -120,7 +121,7 @@ func cleanUpServer(ctx context.Context, i invocation, address string, d runDir, 
 		polite = askServer(ctx, i, address, exit) == nil || d.closing()
 	}
 	if polite && !d.closing() {
-		return server.close() // it lives, and others in it
+		return server.Close() // it lives, and others in it
 	}
 	if polite {
 		awaitEnd(ctx, server)
@@ -129,26 +130,26 @@ func cleanUpServer(ctx context.Context, i invocation, address string, d runDir, 
 }
 
 // awaitEnd waits for a server that ends by itself. ctx must have a deadline.
-func awaitEnd(ctx context.Context, server *handle) {
+func awaitEnd(ctx context.Context, server *record.Handle) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-killReserve))
 	defer cancel()
-	_ = server.wait(ctx) // if in vain, it is killed next
+	_ = server.Wait(ctx) // if in vain, it is killed next
 }
 
 // endAll kills what a run directory names, and the server if that is not nil,
 // and removes the directory. It closes the server's handle.
-func endAll(ctx context.Context, server *handle, d runDir) error {
-	hs, err := openRecorded(d.pids())
+func endAll(ctx context.Context, server *record.Handle, d runDir) error {
+	hs, err := record.OpenAll(d.pids())
 	if server != nil {
 		hs = append(hs, server)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dyingTimeout)
 	defer cancel()
-	if kerr := killAll(ctx, hs); errors.Is(kerr, os.ErrDeadlineExceeded) {
+	if kerr := record.KillAll(ctx, hs); errors.Is(kerr, os.ErrDeadlineExceeded) {
 		// No process survives it. containerd logs this as a warning.
 		fmt.Fprintf(os.Stderr, "killed, and not gone yet: %s\n", kerr)
 	} else {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/hyperhq/hyper/sandbox/record"
 )
 
 // defaultRunRoot is where servers have their run directories.
@@ -88,17 +90,17 @@ func (d runDir) sandbox() string { return d.file(sandboxDir) }
 func (d runDir) pids() string { return filepath.Join(d.sandbox(), pidsFile) }
 
 // server returns a handle of the server, nil if it is gone.
-func (d runDir) server() (*handle, error) {
-	rs, err := readRecords(d.file(pidFile))
+func (d runDir) server() (*record.Handle, error) {
+	rs, err := record.Read(d.file(pidFile))
 	if err != nil || len(rs) == 0 {
 		return nil, err
 	}
-	return rs[0].open()
+	return rs[0].Open()
 }
 
 // recordServer writes down the server's process.
 func (d runDir) recordServer(pid int) error {
-	r, err := recordOf(pid, "shim")
+	r, err := record.Of(pid, "shim")
 	if err != nil {
 		return err
 	}
@@ -126,4 +128,13 @@ func (d runDir) remove() error {
 		return fmt.Errorf("remove the run directory: %s is still mounted: %w", mounts[0].Mountpoint, errdefs.ErrFailedPrecondition)
 	}
 	return os.RemoveAll(string(d))
+}
+
+// writeFile writes a file that is either whole or not there.
+func writeFile(path, text string) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
 }

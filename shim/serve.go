@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/shim/event"
 	"github.com/hyperhq/hyper/shim/stdio"
 	"github.com/hyperhq/hyper/shim/task"
@@ -54,8 +55,8 @@ func serve(i invocation) error {
 	// Should the sandbox not have ended, nobody could find its processes later.
 	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
 	defer cancel()
-	hs, rerr := openRecorded(s.dir.pids())
-	return errors.Join(err, rerr, killAll(ctx, hs), s.dir.remove())
+	hs, rerr := record.OpenAll(s.dir.pids())
+	return errors.Join(err, rerr, record.KillAll(ctx, hs), s.dir.remove())
 }
 
 // awaitGate waits until start has recorded us. If it dies before that nobody

@@ -21,6 +21,7 @@ import (
 	api "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -78,8 +79,8 @@ func newSite(t *testing.T) *site {
 	s.env = append(os.Environ(), "HYPER_RUN_DIR="+s.runs, "TTRPC_ADDRESS=")
 	t.Cleanup(func() {
 		for _, h := range s.servers() {
-			t.Errorf("server %s was left", h.record)
-			_ = killAll(context.Background(), []*handle{h})
+			t.Errorf("server %s was left", h.Process)
+			_ = record.KillAll(context.Background(), []*record.Handle{h})
 		}
 		_ = os.RemoveAll(dir)
 	})
@@ -176,9 +177,9 @@ func (s *site) delete(bundle string) *api.DeleteResponse {
 }
 
 // servers are those that live.
-func (s *site) servers() []*handle {
+func (s *site) servers() []*record.Handle {
 	s.t.Helper()
-	var hs []*handle
+	var hs []*record.Handle
 	entries, err := os.ReadDir(s.runs)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.t.Fatal(err)
@@ -196,13 +197,13 @@ func (s *site) servers() []*handle {
 }
 
 // server is the only one.
-func (s *site) server() *handle {
+func (s *site) server() *record.Handle {
 	s.t.Helper()
 	hs := s.servers()
 	if len(hs) != 1 {
 		s.t.Fatalf("%d servers live", len(hs))
 	}
-	s.t.Cleanup(func() { _ = hs[0].close() })
+	s.t.Cleanup(func() { _ = hs[0].Close() })
 	return hs[0]
 }
 
@@ -329,38 +330,38 @@ func TestAGroupHasOneServer(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := server.wait(ctx); err != nil {
+	if err := server.Wait(ctx); err != nil {
 		t.Error(err)
 	}
 	s.clean()
 }
 
 func TestDeleteFromAnyState(t *testing.T) {
-	for name, before := range map[string]func(t *testing.T, s *site, h *handle){
-		"it lives": func(*testing.T, *site, *handle) {},
-		"it was killed": func(t *testing.T, s *site, h *handle) {
-			if err := errors.Join(h.kill(), h.wait(t.Context())); err != nil {
+	for name, before := range map[string]func(t *testing.T, s *site, h *record.Handle){
+		"it lives": func(*testing.T, *site, *record.Handle) {},
+		"it was killed": func(t *testing.T, s *site, h *record.Handle) {
+			if err := errors.Join(h.Kill(), h.Wait(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"it hangs": func(t *testing.T, s *site, h *handle) {
-			if err := unix.Kill(h.record.PID, unix.SIGSTOP); err != nil {
+		"it hangs": func(t *testing.T, s *site, h *record.Handle) {
+			if err := unix.Kill(h.Process.PID, unix.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"it was asked to end": func(t *testing.T, s *site, h *handle) {
-			if err := unix.Kill(h.record.PID, unix.SIGTERM); err != nil {
+		"it was asked to end": func(t *testing.T, s *site, h *record.Handle) {
+			if err := unix.Kill(h.Process.PID, unix.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"its socket is gone": func(t *testing.T, s *site, h *handle) {
+		"its socket is gone": func(t *testing.T, s *site, h *record.Handle) {
 			if err := os.RemoveAll(s.sockets); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"it was killed and left a process": func(t *testing.T, s *site, h *handle) {
+		"it was killed and left a process": func(t *testing.T, s *site, h *record.Handle) {
 			p := sleeper(t)
-			r, err := recordOf(p.Process.Pid, "qemu")
+			r, err := record.Of(p.Process.Pid, "qemu")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -375,7 +376,7 @@ func TestDeleteFromAnyState(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir.sandbox(), "pids"), []byte(r.String()+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(h.kill(), h.wait(t.Context())); err != nil {
+			if err := errors.Join(h.Kill(), h.Wait(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
@@ -396,7 +397,7 @@ func TestDeleteFromAnyState(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			if err := h.wait(ctx); err != nil {
+			if err := h.Wait(ctx); err != nil {
 				t.Errorf("the server lives: %v", err)
 			}
 			s.clean()
@@ -416,7 +417,7 @@ func TestADeadServersSocketIsReplaced(t *testing.T) {
 	b := s.bundle("c", "")
 	first := s.mustStart(b)
 	h := s.server()
-	if err := errors.Join(h.kill(), h.wait(t.Context())); err != nil {
+	if err := errors.Join(h.Kill(), h.Wait(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	if second := s.mustStart(b); second != first {
@@ -481,7 +482,7 @@ func TestServerIsApart(t *testing.T) {
 	if err := connect(t, address, "c"); err != nil { // it has done its first acts
 		t.Fatal(err)
 	}
-	proc := fmt.Sprintf("/proc/%d/", s.server().record.PID)
+	proc := fmt.Sprintf("/proc/%d/", s.server().Process.PID)
 	ours, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		t.Fatal(err)
@@ -509,7 +510,7 @@ func TestServerIsApart(t *testing.T) {
 	if cwd, err := os.Readlink(proc + "cwd"); err != nil || cwd != b {
 		t.Errorf("its directory is %s (%v)", cwd, err)
 	}
-	pid := s.server().record.PID
+	pid := s.server().Process.PID
 	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
 		t.Errorf("its session is %d (%v)", sid, err)
 	}
@@ -557,7 +558,7 @@ func TestLog(t *testing.T) {
 	if err := connect(t, address, "c"); err != nil {
 		t.Fatal(err)
 	}
-	pid := s.server().record.PID
+	pid := s.server().Process.PID
 	// Nobody reads: neither a signal nor a full fifo may hurt it.
 	_ = r.Close()
 	for range 20 {
@@ -600,7 +601,7 @@ func TestConfigErrorReachesTheUser(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := h.wait(ctx); err != nil {
+	if err := h.Wait(ctx); err != nil {
 		t.Errorf("the server did not end: %v", err)
 	}
 	s.clean() // also without a delete
@@ -629,4 +630,15 @@ func TestInfo(t *testing.T) {
 			t.Errorf("%q passed", args)
 		}
 	}
+}
+
+// sleeper is a process to be killed.
+func sleeper(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd
 }

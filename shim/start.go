@@ -15,14 +15,12 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/hyperhq/hyper/sandbox"
 )
 
-const (
-	// maxSpec bounds config.json, in bytes.
-	maxSpec = 16 << 20
-	// gateWord is what lets a new server act.
-	gateWord = "go"
-)
+// gateWord is what lets a new server act.
+const gateWord = "go"
 
 // groupAnnotations name the group whose containers share a sandbox, the first
 // that is there.
@@ -79,7 +77,7 @@ func groupOf(bundle, id string) (string, error) {
 		return "", fmt.Errorf("read the bundle: %w", err)
 	}
 	defer f.Close()
-	data, err := readBounded(f, maxSpec)
+	data, err := readBounded(f, sandbox.MaxSpec)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", f.Name(), err)
 	}

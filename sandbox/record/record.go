@@ -1,4 +1,8 @@
-package shim
+// Package record is how a sandbox's processes are written down and found again by
+// whoever ends them after a crash: a file with a line for each process,
+// "<pid> <start time in clock ticks> <name>". The start time tells a process from
+// a later one with its id; what is opened by it is held by a pidfd.
+package record
 
 import (
 	"bufio"
@@ -8,7 +12,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,19 +22,19 @@ import (
 // maxRecords bounds the processes that one file may name.
 const maxRecords = 1024
 
-// record is a process that can be told from a later one with the same id.
-type record struct {
+// Process is a process that can be told from a later one with the same id.
+type Process struct {
 	PID   int
 	Start uint64 // clock ticks after the boot, as in /proc/<pid>/stat
 	Name  string
 }
 
-func (r record) String() string { return fmt.Sprintf("%d %d %s", r.PID, r.Start, r.Name) }
+func (r Process) String() string { return fmt.Sprintf("%d %d %s", r.PID, r.Start, r.Name) }
 
-// recordOf looks a process up.
-func recordOf(pid int, name string) (record, error) {
+// Of looks a process up. The error is fs.ErrNotExist or ESRCH for one that is gone.
+func Of(pid int, name string) (Process, error) {
 	start, err := startTime(pid)
-	return record{PID: pid, Start: start, Name: name}, err
+	return Process{PID: pid, Start: start, Name: name}, err
 }
 
 // startTime is field 22 of /proc/<pid>/stat.
@@ -52,10 +55,10 @@ func startTime(pid int) (uint64, error) {
 	return start, nil
 }
 
-// parseRecords reads lines "<pid> <start time> <name>"; others are left out,
+// Parse reads lines "<pid> <start time> <name>"; others are left out,
 // since the file may have been cut off by what we clean up after.
-func parseRecords(data []byte) []record {
-	var rs []record
+func Parse(data []byte) []Process {
+	var rs []Process
 	sc := bufio.NewScanner(bytes.NewReader(data))
 	for sc.Scan() && len(rs) < maxRecords {
 		fields := strings.SplitN(strings.TrimSpace(sc.Text()), " ", 3)
@@ -70,7 +73,7 @@ func parseRecords(data []byte) []record {
 		if err != nil {
 			continue
 		}
-		r := record{PID: pid, Start: start}
+		r := Process{PID: pid, Start: start}
 		if len(fields) == 3 {
 			r.Name = fields[2]
 		}
@@ -79,8 +82,8 @@ func parseRecords(data []byte) []record {
 	return rs
 }
 
-// readRecords reads a file of records; one that is missing has none.
-func readRecords(path string) ([]record, error) {
+// Read reads a file of records; one that is missing has none.
+func Read(path string) ([]Process, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -88,17 +91,29 @@ func readRecords(path string) ([]record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the record of processes: %w", err)
 	}
-	return parseRecords(data), nil
+	return Parse(data), nil
 }
 
-// handle is a process that is still the recorded one.
-type handle struct {
-	record record
-	pidfd  *os.File
+// Write writes a file of records.
+func Write(path string, ps []Process) error {
+	var b bytes.Buffer
+	for _, p := range ps {
+		fmt.Fprintln(&b, p)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("write the record of processes: %w", err)
+	}
+	return nil
 }
 
-// open returns a handle of r's process, nil if it is gone.
-func (r record) open() (*handle, error) {
+// Handle is a process that is still the recorded one.
+type Handle struct {
+	Process Process
+	pidfd   *os.File
+}
+
+// Open returns a handle of r's process, nil if it is gone.
+func (r Process) Open() (*Handle, error) {
 	fd, err := unix.PidfdOpen(r.PID, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {
 		return nil, nil
@@ -106,13 +121,13 @@ func (r record) open() (*handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open process %s: %w", r, err)
 	}
-	h := &handle{record: r, pidfd: os.NewFile(uintptr(fd), "pidfd of "+r.Name)}
+	h := &Handle{Process: r, pidfd: os.NewFile(uintptr(fd), "pidfd of "+r.Name)}
 	// The descriptor first: what it names can not change while we look.
 	start, err := startTime(r.PID)
 	if err == nil && start == r.Start && !exited(fd) {
 		return h, nil
 	}
-	_ = h.close()
+	_ = h.Close()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 		return nil, err
 	}
@@ -127,42 +142,43 @@ func exited(fd int) bool {
 	return err == nil && n == 1
 }
 
-// wait returns nil when the process has exited, or ctx's error.
-func (h *handle) wait(ctx context.Context) error {
+// Wait returns nil when the process has exited, or ctx's error.
+func (h *Handle) Wait(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = h.pidfd.SetReadDeadline(time.Unix(1, 0)) })()
 	raw, err := h.pidfd.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("wait for process %s: %w", h.record, err)
+		return fmt.Errorf("wait for process %s: %w", h.Process, err)
 	}
 	err = raw.Read(func(fd uintptr) bool { return exited(int(fd)) })
 	if err != nil {
-		return fmt.Errorf("wait for process %s: %w", h.record, err)
+		return fmt.Errorf("wait for process %s: %w", h.Process, err)
 	}
 	return nil
 }
 
-// kill sends SIGKILL.
-func (h *handle) kill() error {
+// Kill sends SIGKILL.
+func (h *Handle) Kill() error {
 	raw, err := h.pidfd.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("kill process %s: %w", h.record, err)
+		return fmt.Errorf("kill process %s: %w", h.Process, err)
 	}
 	var kerr error
 	err = raw.Control(func(fd uintptr) { kerr = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
 	if err = errors.Join(err, kerr); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %s: %w", h.record, err)
+		return fmt.Errorf("kill process %s: %w", h.Process, err)
 	}
 	return nil
 }
 
-func (h *handle) close() error { return h.pidfd.Close() }
+// Close releases the handle; the process goes on.
+func (h *Handle) Close() error { return h.pidfd.Close() }
 
-// openRecorded returns handles of what a file of records names and still lives.
-func openRecorded(path string) ([]*handle, error) {
-	rs, err := readRecords(path)
-	var hs []*handle
+// OpenAll returns handles of what a file of records names and still lives.
+func OpenAll(path string) ([]*Handle, error) {
+	rs, err := Read(path)
+	var hs []*Handle
 	for _, r := range rs {
-		h, oerr := r.open()
+		h, oerr := r.Open()
 		err = errors.Join(err, oerr)
 		if h != nil {
 			hs = append(hs, h)
@@ -171,24 +187,15 @@ func openRecorded(path string) ([]*handle, error) {
 	return hs, err
 }
 
-// killAll kills processes and waits until they have exited, or ctx is done: the
+// KillAll kills processes and waits until they have exited, or ctx is done: the
 // error then names those that still die. It closes the handles.
-func killAll(ctx context.Context, hs []*handle) error {
+func KillAll(ctx context.Context, hs []*Handle) error {
 	var err error
 	for _, h := range hs {
-		err = errors.Join(err, h.kill())
+		err = errors.Join(err, h.Kill())
 	}
 	for _, h := range hs {
-		err = errors.Join(err, h.wait(ctx), h.close())
+		err = errors.Join(err, h.Wait(ctx), h.Close())
 	}
 	return err
-}
-
-// writeFile writes a file that is either whole or not there.
-func writeFile(path, text string) error {
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

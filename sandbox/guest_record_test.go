@@ -1,13 +1,13 @@
 package sandbox
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/sandbox/record"
 )
 
 // TestRecordLeavesOutTheGone records a process that lives and one that has ended,
@@ -18,16 +18,15 @@ func TestRecordLeavesOutTheGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "pids")
-	err := writeRecord(file, []factory.Process{{Name: "qemu", PID: gone.Process.Pid}, {Name: "virtiofsd", PID: os.Getpid()}})
+	err := recordProcesses(file, []factory.Process{{Name: "qemu", PID: gone.Process.Pid}, {Name: "virtiofsd", PID: os.Getpid()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, err := startTime(os.Getpid())
+	want, err := record.Of(os.Getpid(), "virtiofsd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile(file)
-	if want := fmt.Sprintf("%d %d virtiofsd\n", os.Getpid(), start); err != nil || string(got) != want {
-		t.Errorf("recorded %q, %v; want %q", got, err, want)
+	if got, err := record.Read(file); err != nil || len(got) != 1 || got[0] != want {
+		t.Errorf("recorded %v, %v; want %v", got, err, want)
 	}
 }

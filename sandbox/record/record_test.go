@@ -1,4 +1,4 @@
-package shim
+package record
 
 import (
 	"context"
@@ -24,11 +24,11 @@ func sleeper(t *testing.T) *exec.Cmd {
 
 func TestOnlyRecordedProcessesAreKilled(t *testing.T) {
 	ours, other := sleeper(t), sleeper(t)
-	r, err := recordOf(ours.Process.Pid, "sleep with (odd) name")
+	r, err := Of(ours.Process.Pid, "sleep with (odd) name")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := recordOf(other.Process.Pid, "other")
+	o, err := Of(other.Process.Pid, "other")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +40,8 @@ func TestOnlyRecordedProcessesAreKilled(t *testing.T) {
 	gone := make(chan error, 2)
 	go func() { gone <- ours.Wait() }()
 	for range 2 { // the second finds nothing
-		hs, err := openRecorded(path)
-		if err := errors.Join(err, killAll(t.Context(), hs)); err != nil {
+		hs, err := OpenAll(path)
+		if err := errors.Join(err, KillAll(t.Context(), hs)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -51,37 +51,37 @@ func TestOnlyRecordedProcessesAreKilled(t *testing.T) {
 	}
 	_ = other.Process.Kill()
 	_ = other.Wait()
-	if h, err := o.open(); h != nil || err != nil {
+	if h, err := o.Open(); h != nil || err != nil {
 		t.Errorf("a dead process opens: %v, %v", h, err)
 	}
 }
 
 func TestWaitIsBounded(t *testing.T) {
 	p := sleeper(t)
-	r, err := recordOf(p.Process.Pid, "sleep")
+	r, err := Of(p.Process.Pid, "sleep")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := r.open()
+	h, err := r.Open()
 	if err != nil || h == nil {
 		t.Fatalf("open: %v, %v", h, err)
 	}
-	defer h.close()
+	defer h.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := h.wait(ctx); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := h.Wait(ctx); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("wait: %v", err)
 	}
 	_ = p.Process.Kill()
 	_ = p.Wait()
 }
 
-func FuzzParseRecords(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add([]byte("12 34 qemu-system-x86_64\n13 35 a name\n"))
 	f.Add([]byte("1 1 init\n-5 1 x\n99999999999999999999 1 y\n2 18446744073709551616 z"))
 	f.Add([]byte{0, 10, 32, 32})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rs := parseRecords(data)
+		rs := Parse(data)
 		if len(rs) > maxRecords {
 			t.Errorf("%d records", len(rs))
 		}
@@ -89,7 +89,7 @@ func FuzzParseRecords(f *testing.F) {
 			if r.PID < 2 {
 				t.Errorf("record %v", r)
 			}
-			if again := parseRecords([]byte(r.String())); len(again) != 1 || again[0].PID != r.PID || again[0].Start != r.Start {
+			if again := Parse([]byte(r.String())); len(again) != 1 || again[0].PID != r.PID || again[0].Start != r.Start {
 				t.Errorf("%v reads as %v", r, again)
 			}
 		}
