@@ -170,3 +170,7 @@ func (s *service) Pids(_ context.Context, req *agentv1.ContainerRef) (*agentv1.P
 func (s *service) Events(ctx context.Context, _ *agentv1.EventsRequest, stream agentv1.Agent_EventsServer) error {
 	return toStatus(s.agent.events.forward(ctx, stream.Send))
 }
+
+func (s *service) SetNetwork(context.Context, *agentv1.SetNetworkRequest) (*agentv1.SetNetworkResponse, error) {
+	return nil, errdefs.ErrNotImplemented
+}

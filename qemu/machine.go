@@ -14,6 +14,7 @@ import (
 
 	"github.com/hyperhq/hyper/qemu/process"
 	"github.com/hyperhq/hyper/qemu/qmp"
+	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // lastWordsTimeout bounds the wait for what a QEMU that is gone has left behind in
@@ -222,4 +223,14 @@ func (m *machine) Kill(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("kill VM %q: wait for its end: %w", m.id, ctx.Err())
 	}
+}
+
+// AttachNIC implements virtcontainers.VM.
+func (m *machine) AttachNIC(context.Context, virtcontainers.NIC) error {
+	return fmt.Errorf("attach a NIC to VM %q: %w", m.id, errdefs.ErrNotImplemented)
+}
+
+// DetachNIC implements virtcontainers.VM.
+func (m *machine) DetachNIC(context.Context, string) error {
+	return fmt.Errorf("detach a NIC from VM %q: %w", m.id, errdefs.ErrNotImplemented)
 }

@@ -32,6 +32,13 @@ type VM interface {
 	// Log returns the last lines of the guest's console and of the
 	// hypervisor's own messages, for a person: at most 8 KiB of printable text.
 	Log() string
+	// AttachNIC plugs a card in. It returns when the machine has it; the guest
+	// finds it soon after. errdefs.ErrAlreadyExists if the id is taken,
+	// errdefs.ErrResourceExhausted if there is no slot.
+	AttachNIC(ctx context.Context, nic NIC) error
+	// DetachNIC unplugs a card and returns when the guest has let go of it.
+	// errdefs.ErrNotFound if there is none of that id.
+	DetachNIC(ctx context.Context, id string) error
 	// Kill ends the machine at once and returns when its process is gone and
 	// what the driver took for it is released. It may be called again.
 	Kill(ctx context.Context) error
@@ -56,6 +63,9 @@ type VMSpec struct {
 	KernelArgs []string
 	// Share is a virtio-fs device, or nil.
 	Share *Share
+	// NetNS is the path of the network namespace that the machine's process
+	// runs in; empty is a new one, which is reached by the process's /proc.
+	NetNS string
 }
 
 // Share is a virtio-fs device.
@@ -64,4 +74,17 @@ type Share struct {
 	Tag string
 	// Socket is the hypervisor's end of a connection to the vhost-user daemon.
 	Socket *os.File
+}
+
+// NIC is a network card.
+type NIC struct {
+	// ID tells the cards of a machine apart: a letter, then letters and digits.
+	ID string
+	// MAC is the card's address, as the guest sees it.
+	MAC net.HardwareAddr
+	// MTU is the largest packet in bytes; 0 is the guest's default.
+	MTU int
+	// Queues are the queues of one tap, opened with IFF_VNET_HDR, and VHost as
+	// many open /dev/vhost-net, or none. They stay the caller's.
+	Queues, VHost []*os.File
 }

@@ -14,6 +14,9 @@ const (
 	Control Kind = 1
 	// Stdio is one file descriptor of one process.
 	Stdio Kind = 2
+	// Forward is a TCP connection to the guest's loopback, to the port that is
+	// its ID.
+	Forward Kind = 3
 )
 
 // Header is what the host says first on every stream it opens.
@@ -45,7 +48,7 @@ func readHeader(r io.Reader) (Header, error) {
 		return Header{}, fmt.Errorf("not a stream header: %x", frame)
 	}
 	h := Header{Kind: Kind(frame[5]), ID: binary.BigEndian.Uint64(frame[8:])}
-	if h.Kind != Control && h.Kind != Stdio {
+	if h.Kind < Control || h.Kind > Forward {
 		return Header{}, fmt.Errorf("unknown kind of stream %d", h.Kind)
 	}
 	return h, nil

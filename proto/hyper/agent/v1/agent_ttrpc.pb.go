@@ -21,6 +21,7 @@ type AgentService interface {
 	UpdateContainer(context.Context, *UpdateContainerRequest) (*UpdateContainerResponse, error)
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
+	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
 	Events(context.Context, *EventsRequest, Agent_EventsServer) error
 }
 
@@ -131,6 +132,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.Pids(ctx, &req)
 			},
+			"SetNetwork": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetNetworkRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetNetwork(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Events": {
@@ -162,6 +170,7 @@ type AgentClient interface {
 	UpdateContainer(context.Context, *UpdateContainerRequest) (*UpdateContainerResponse, error)
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
+	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
 	Events(context.Context, *EventsRequest) (Agent_EventsClient, error)
 }
 
@@ -274,6 +283,14 @@ func (c *agentClient) Stats(ctx context.Context, req *ContainerRef) (*StatsRespo
 func (c *agentClient) Pids(ctx context.Context, req *ContainerRef) (*PidsResponse, error) {
 	var resp PidsResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "Pids", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetNetwork(ctx context.Context, req *SetNetworkRequest) (*SetNetworkResponse, error) {
+	var resp SetNetworkResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetNetwork", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
