@@ -35,11 +35,11 @@ type ContainerOptions struct {
 // fails nothing is left of the container; a machine that booted stays for the
 // next, until Stop.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
-	c, size, err := s.plan(o)
+	c, err := s.read(o)
 	if err != nil {
 		return nil, err
 	}
-	if c.guest, err = s.reserve(c, size); err != nil {
+	if err := s.reserve(c); err != nil {
 		return nil, err
 	}
 	if err := s.create(ctx, c, o); err != nil {
@@ -52,42 +52,67 @@ func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Con
 	return c, nil
 }
 
-// plan reads and checks all that can be known before anything is made.
-func (s *Sandbox) plan(o ContainerOptions) (*Container, virtcontainers.Size, error) {
-	var size virtcontainers.Size
+// read reads a container's bundle.
+func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 	if err := identifiers.Validate(o.ID); err != nil {
-		return nil, size, fmt.Errorf("container id: %w", err)
+		return nil, fmt.Errorf("container id: %w", err)
 	}
 	spec, err := readSpec(o.Bundle)
 	if err != nil {
-		return nil, size, err
-	}
-	plan, err := virtcontainers.NewPlan(spec, virtcontainers.Placement{ID: o.ID, Bundle: o.Bundle, GuestDir: guestDir(o.ID)})
-	if err != nil {
-		return nil, size, err
+		return nil, err
 	}
 	c := &Container{
 		id:      o.ID,
 		bundle:  o.Bundle,
 		sandbox: s,
-		plan:    plan,
 		spec:    spec,
 		log:     s.log.WithField("container", o.ID),
 		execs:   make(map[string]*Process),
 	}
 	c.deleting, c.beginDeleting = context.WithCancel(context.Background())
-	asked, err := s.opts.Config.ApplyAnnotations(spec.Annotations)
+	return c, nil
+}
+
+// makePlan plans the container; first is set for the one that brings the machine.
+// It touches nothing on the host.
+func (c *Container) makePlan(first bool) error {
+	var err error
+	c.plan, err = virtcontainers.NewPlan(c.spec, virtcontainers.Placement{
+		ID:       c.id,
+		Bundle:   c.bundle,
+		GuestDir: guestDir(c.id),
+		Role:     virtcontainers.RoleOf(c.spec.Annotations),
+		Sandbox:  c.sandbox.opts.ID,
+		First:    first,
+		GuestSHM: guestSHM,
+	})
 	if err != nil {
-		return nil, size, err
+		return err
 	}
-	size, err = virtcontainers.SizeFor(virtcontainers.Size(asked), virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
-	if err != nil {
-		return nil, size, err
-	}
-	for _, note := range plan.Notes {
+	for _, note := range c.plan.Notes {
 		c.log.Warn(note)
 	}
-	return c, size, nil
+	return nil
+}
+
+// machineSize is the size of a machine for the container, or for the whole pod
+// as far as its annotations tell.
+func (c *Container) machineSize() (virtcontainers.Size, error) {
+	config := c.sandbox.opts.Config
+	asked, err := config.ApplyAnnotations(c.spec.Annotations)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	pod, err := virtcontainers.PodResources(c.spec.Annotations)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	most := virtcontainers.Size(config.Limits())
+	size, err := virtcontainers.SizeFor(virtcontainers.Size(asked), most, pod)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	return virtcontainers.SizeFor(size, most, c.spec.Linux.Resources)
 }
 
 // create makes the container's files while the machine boots, and the container

@@ -24,6 +24,10 @@ const (
 	// shareTag names the virtio-fs device, guestShare where the guest mounts it.
 	shareTag   = "hyper"
 	guestShare = "/run/hyper/share"
+	// guestSHM is where the guest has what its containers share as /dev/shm.
+	guestSHM = "/run/hyper/shm"
+	// defaultSHM is its size in bytes where nothing says another: Kubernetes' own.
+	defaultSHM = 64 << 20
 	// killTimeout bounds how long a killed machine may take to be gone.
 	killTimeout = 10 * time.Second
 )
@@ -33,6 +37,7 @@ const (
 type guest struct {
 	sandbox *Sandbox
 	size    virtcontainers.Size
+	pod     virtcontainers.Pod
 
 	// started is closed when the machine's processes run, ready when its agent
 	// has answered, gone when all of it has ended. Each is closed in the end:
@@ -44,10 +49,11 @@ type guest struct {
 	err                  error
 }
 
-func newGuest(s *Sandbox, size virtcontainers.Size) *guest {
+func newGuest(s *Sandbox, size virtcontainers.Size, pod virtcontainers.Pod) *guest {
 	return &guest{
 		sandbox: s,
 		size:    size,
+		pod:     pod,
 		started: make(chan struct{}),
 		ready:   make(chan struct{}),
 		gone:    make(chan struct{}),
@@ -173,17 +179,43 @@ func (g *guest) configure(ctx context.Context, phases *phases) error {
 	if _, err := rand.Read(entropy); err != nil {
 		return err
 	}
+	hostname := g.pod.Hostname
+	if hostname == "" {
+		hostname = g.sandbox.opts.ID
+	}
+	shm, err := g.shmSize()
+	if err != nil {
+		return err
+	}
 	reply, err := g.agent.configure(ctx, &agentv1.ConfigureRequest{
 		Now:      timestamppb.Now(),
-		Hostname: g.sandbox.opts.ID,
+		Hostname: hostname,
 		Entropy:  entropy,
 		Mounts:   []*agentv1.Mount{{Type: "virtiofs", Source: shareTag, Target: guestShare}},
+		Sysctls:  g.pod.Sysctls,
+		ShmSize:  shm,
 	})
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
 	phases.guest(reply.GetPhases())
 	return nil
+}
+
+// shmSize is the size in bytes of what the containers share as /dev/shm: that of
+// the directory on the host which stands for it.
+func (g *guest) shmSize() (uint64, error) {
+	if g.pod.SHM == "" {
+		return defaultSHM, nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(g.pod.SHM, &fs); err != nil {
+		return 0, fmt.Errorf("finding the size of the pod's /dev/shm, %s: %w", g.pod.SHM, err)
+	}
+	if fs.Type != unix.TMPFS_MAGIC {
+		return defaultSHM, nil
+	}
+	return fs.Blocks * uint64(fs.Bsize), nil
 }
 
 // fail ends a boot: whoever waits for it gets err.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/factory"
-	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // Factory makes the sandbox's virtual machine.
@@ -159,23 +158,31 @@ func (s *Sandbox) take() []*Container {
 	return all
 }
 
-// reserve makes room for a container and gives the guest it will run in, which
-// boots if this is the first.
-func (s *Sandbox) reserve(c *Container, size virtcontainers.Size) (*guest, error) {
+// reserve makes room for a container, plans it and gives it the guest it will
+// run in, which boots if this is the first.
+func (s *Sandbox) reserve(c *Container) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return nil, fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
 	}
 	if _, ok := s.containers[c.id]; ok {
-		return nil, fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
+	}
+	if err := c.makePlan(s.guest == nil); err != nil {
+		return err
+	}
+	size, err := c.machineSize()
+	if err != nil {
+		return err
 	}
 	if s.guest == nil {
-		s.guest = newGuest(s, size)
+		s.guest = newGuest(s, size, c.plan.Pod)
 		s.tasks.Go(s.guest.run)
 	}
+	c.guest = s.guest
 	s.containers[c.id] = c
-	return s.guest, nil
+	return nil
 }
 
 // forget takes a container out, and reports whether it was still there.

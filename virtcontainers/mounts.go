@@ -23,6 +23,8 @@ func (p *Plan) planMounts(at Placement) error {
 	for i := range p.Guest.Mounts {
 		m := &p.Guest.Mounts[i]
 		switch {
+		case isPodSHM(at, *m):
+			p.planSHM(at, m)
 		case isBind(*m) && isGuestTree(m.Source):
 			p.note("bind of %s shows the guest's own, not the host's", m.Source)
 		case isBind(*m):
@@ -33,6 +35,19 @@ func (p *Plan) planMounts(at Placement) error {
 		}
 	}
 	return nil
+}
+
+// isPodSHM knows what a pod's containers share as /dev/shm. They share it in the
+// guest's memory, and not by way of a directory of the host.
+func isPodSHM(at Placement, m specs.Mount) bool {
+	return at.Role != Alone && isBind(m) && path.Clean(m.Destination) == "/dev/shm"
+}
+
+func (p *Plan) planSHM(at Placement, m *specs.Mount) {
+	if at.First {
+		p.Pod.SHM = m.Source
+	}
+	m.Type, m.Source = "bind", at.GuestSHM
 }
 
 func (p *Plan) planBind(at Placement, i int) {

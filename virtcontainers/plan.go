@@ -20,9 +20,13 @@ type Plan struct {
 	Mounts []HostMount
 	// Hooks run on the host.
 	Hooks HostHooks
+	// Pod is what the machine itself is to be, of the container that brings it.
+	Pod Pod
 	// Notes are for the log: what the container asked for and does not get as
 	// it would on the host.
 	Notes []string
+
+	shared []specs.LinuxNamespaceType // with the guest itself
 }
 
 // HostMount is a mount that the host makes for the guest to see.
@@ -57,6 +61,13 @@ type Placement struct {
 	Bundle string
 	// GuestDir is where the guest sees the container's directory of the share.
 	GuestDir string
+	// Role is the container's in its sandbox, whose id is Sandbox.
+	Role    Role
+	Sandbox string
+	// First is set for the container that brings the machine.
+	First bool
+	// GuestSHM is where the guest has what a pod's containers share as /dev/shm.
+	GuestSHM string
 }
 
 // RootfsTarget is the root filesystem's place in the container's directory.
