@@ -82,6 +82,11 @@ func (a *agentClient) configure(ctx context.Context, r *agentv1.ConfigureRequest
 	return call(ctx, callTimeout, a.raw.Configure, r)
 }
 
+func (a *agentClient) setNetwork(ctx context.Context, r *agentv1.SetNetworkRequest) error {
+	_, err := call(ctx, callTimeout, a.raw.SetNetwork, r)
+	return err
+}
+
 func (a *agentClient) createContainer(ctx context.Context, r *agentv1.CreateContainerRequest) error {
 	_, err := call(ctx, createTimeout, a.raw.CreateContainer, r)
 	return err

@@ -175,6 +175,9 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 	if err != nil {
 		return err
 	}
+	if err := c.guest.network.sync(ctx); err != nil {
+		return err
+	}
 	c.init, err = c.newProcess("", stdio)
 	if err != nil {
 		return err

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -15,10 +17,15 @@ import (
 
 	"github.com/hyperhq/hyper/proto/channel"
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
+
+// CgroupFile names the file in a sandbox's directory that holds the pod's cgroup,
+// as linux.cgroupsPath has it.
+const CgroupFile = "cgroup"
 
 const (
 	// shareTag names the virtio-fs device, guestShare where the guest mounts it.
@@ -46,6 +53,8 @@ type guest struct {
 	machine              *factory.Machine
 	session              *channel.Session
 	agent                *agentClient
+	network              *guestNetwork
+	cgroup               *cgroup.Group // nil if the processes stay where they are
 	err                  error
 }
 
@@ -71,11 +80,10 @@ func (g *guest) run() {
 	g.sandbox.log.WithFields(phases.fields()).Info("guest is ready")
 	close(g.ready)
 
-	events := make(chan struct{})
-	go func() {
-		defer close(events)
-		g.sandbox.forwardEvents(g)
-	}()
+	var followers sync.WaitGroup
+	following, stop := context.WithCancel(context.Background())
+	followers.Go(func() { g.sandbox.forwardEvents(g) })
+	followers.Go(func() { g.network.follow(following) })
 	select {
 	case <-g.machine.Done():
 	case <-g.session.Done():
@@ -84,7 +92,11 @@ func (g *guest) run() {
 		g.kill()
 	}
 	g.session.Close()
-	<-events
+	stop()
+	followers.Wait()
+	if err := g.network.close(); err != nil {
+		g.sandbox.log.WithError(err).Warn("releasing the sandbox's network")
+	}
 	if err := g.machine.Err(); err != nil && g.sandbox.life.Err() == nil {
 		g.sandbox.log.WithError(err).Error("the virtual machine ended")
 	}
@@ -98,12 +110,16 @@ func (g *guest) boot(phases *phases) error {
 		fmt.Errorf("no answer within sandbox.boot_timeout = %s", s.opts.Config.Sandbox.BootTimeout))
 	defer cancel()
 
+	if err := g.joinCgroup(); err != nil {
+		return err
+	}
 	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
 		ID:       s.opts.ID,
 		Dir:      s.opts.Dir,
 		Size:     g.size,
 		ShareTag: shareTag,
 		ShareDir: s.share.dir,
+		NetNS:    g.pod.NetNS,
 		Debug:    s.opts.Config.Sandbox.Debug,
 	})
 	if err != nil {
@@ -129,6 +145,24 @@ func (g *guest) boot(phases *phases) error {
 			errors.Join(err, errdefs.ErrUnavailable), logged)
 	}
 	return nil
+}
+
+// joinCgroup moves this process into the pod's cgroup, and with it those that it
+// starts from here on.
+func (g *guest) joinCgroup() error {
+	if g.pod.Cgroup == "" {
+		return nil
+	}
+	group, err := cgroup.New(g.pod.Cgroup)
+	if err != nil {
+		return err
+	}
+	// Before anything is made: whoever cleans up after us must find it.
+	if err := os.WriteFile(filepath.Join(g.sandbox.opts.Dir, CgroupFile), []byte(g.pod.Cgroup), 0o600); err != nil {
+		return fmt.Errorf("recording the pod's cgroup: %w", err)
+	}
+	g.cgroup = group
+	return group.Join()
 }
 
 // lastWords is how long a machine that dies may take until it is known why: its
@@ -171,6 +205,10 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		return err
 	}
 	phases.end("configured")
+	if g.network, err = newGuestNetwork(g); err != nil {
+		g.session.Close()
+		return err
+	}
 	return nil
 }
 

@@ -106,6 +106,12 @@ func (p *Process) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.id == "" {
+		// What was attached to the sandbox since is there before the program is.
+		if err := p.container.guest.network.sync(ctx); err != nil {
+			return err
+		}
+	}
 	if err := agent.start(ctx, p.ref()); err != nil {
 		return fmt.Errorf("starting %s: %w", p, err)
 	}

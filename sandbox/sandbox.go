@@ -137,6 +137,11 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	for _, c := range s.take() {
 		c.afterDelete(ctx)
 	}
+	if g != nil && g.cgroup != nil {
+		if err := g.cgroup.Remove(); err != nil {
+			s.log.WithError(err).Error("stopping a sandbox")
+		}
+	}
 	if err := s.share.remove(); err != nil {
 		return fmt.Errorf("stopping sandbox %s: %w", s.opts.ID, err)
 	}

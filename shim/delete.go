@@ -15,6 +15,8 @@ import (
 	api "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/sandbox"
+	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/shim/task"
 	"golang.org/x/sys/unix"
@@ -155,7 +157,23 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 	} else {
 		err = errors.Join(err, kerr)
 	}
-	return errors.Join(err, d.remove())
+	return errors.Join(err, removeCgroup(d), d.remove())
+}
+
+// removeCgroup removes the cgroup of a sandbox whose processes are gone.
+func removeCgroup(d runDir) error {
+	path, err := os.ReadFile(filepath.Join(d.sandbox(), sandbox.CgroupFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the pod's cgroup: %w", err)
+	}
+	group, err := cgroup.New(string(path))
+	if err != nil {
+		return err
+	}
+	return group.Remove()
 }
 
 // askServer has a server that answers remove the task, and end if that was its

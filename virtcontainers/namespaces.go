@@ -2,7 +2,6 @@ package virtcontainers
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -114,14 +113,4 @@ func namespaceOfSysctl(name string) specs.LinuxNamespaceType {
 		}
 	}
 	return ""
-}
-
-// planResources places the container's cgroup in the guest and drops the limits
-// that speak of the host's devices and processors.
-func (p *Plan) planResources(at Placement) error {
-	p.Guest.Linux.CgroupsPath = path.Join("/hyper", at.ID)
-	if r := p.Guest.Linux.Resources; r != nil {
-		p.Notes = append(p.Notes, GuestResources(r)...)
-	}
-	return nil
 }

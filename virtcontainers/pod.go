@@ -52,6 +52,9 @@ type Pod struct {
 	// SHM is the directory on the host that stands for what the pod's containers
 	// share as /dev/shm; empty if there is none.
 	SHM string
+	// Cgroup is the linux.cgroupsPath of what the sandbox has on the host; empty
+	// leaves it where it is.
+	Cgroup string
 }
 
 // PodResources are the limits of a pod as a whole, as far as containerd's CRI

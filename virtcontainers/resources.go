@@ -2,10 +2,25 @@ package virtcontainers
 
 import (
 	"fmt"
+	"path"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// planResources places the container's cgroup in the guest and drops the limits
+// that speak of the host's devices and processors. The place that it names on the
+// host is the machine's.
+func (p *Plan) planResources(at Placement) error {
+	if at.First {
+		p.Pod.Cgroup = p.Guest.Linux.CgroupsPath
+	}
+	p.Guest.Linux.CgroupsPath = path.Join("/hyper", at.ID)
+	if r := p.Guest.Linux.Resources; r != nil {
+		p.Notes = append(p.Notes, GuestResources(r)...)
+	}
+	return nil
+}
 
 // GuestResources takes out of r what makes sense on the host alone, and returns
 // a note for each thing taken.

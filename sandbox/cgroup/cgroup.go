@@ -1,0 +1,190 @@
+// Package cgroup puts a sandbox's processes on the host into the cgroup that
+// containerd names for its pod, so that the pod's limits and accounts hold for
+// them: the machine, the daemon that shares files with it, and the shim.
+//
+// A process joins before it starts the others, which then belong to the group
+// from their first page on. No limit is set there: they are the guest's to
+// enforce, and the pod's own are on the group's parent.
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Group is a cgroup, in each hierarchy that this host has.
+type Group struct {
+	hierarchies []hierarchy
+	path        string // below each hierarchy's root
+}
+
+// New is the group that an OCI configuration's linux.cgroupsPath names, which may
+// be in systemd's form, "slice:prefix:name". It touches nothing. A name that leads
+// elsewhere is an errdefs.ErrInvalidArgument.
+func New(cgroupsPath string) (*Group, error) {
+	name, err := expand(cgroupsPath)
+	if err != nil {
+		return nil, err
+	}
+	hs, err := findHierarchies("/proc/self")
+	if err != nil {
+		return nil, err
+	}
+	return &Group{hierarchies: hs, path: name}, nil
+}
+
+// expand gives a path below a hierarchy's root.
+func expand(cgroupsPath string) (string, error) {
+	name := cgroupsPath
+	if parts := strings.Split(cgroupsPath, ":"); len(parts) == 3 {
+		slice, err := expandSlice(parts[0])
+		if err != nil {
+			return "", err
+		}
+		if strings.Contains(parts[1]+parts[2], "/") {
+			return "", fmt.Errorf("linux.cgroupsPath %q names no unit: %w", cgroupsPath, errdefs.ErrInvalidArgument)
+		}
+		name = path.Join(slice, parts[1]+"-"+parts[2]+".scope")
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		if element == ".." {
+			return "", fmt.Errorf("linux.cgroupsPath %q leads elsewhere: %w", cgroupsPath, errdefs.ErrInvalidArgument)
+		}
+	}
+	name = path.Clean("/" + name)
+	if name == "/" {
+		return "", fmt.Errorf("linux.cgroupsPath %q is no cgroup for a sandbox: %w", cgroupsPath, errdefs.ErrInvalidArgument)
+	}
+	return name, nil
+}
+
+// expandSlice gives the path of a slice, whose name holds those of its parents:
+// a-b.slice is in a.slice. See systemd.slice(5).
+func expandSlice(slice string) (string, error) {
+	name, ok := strings.CutSuffix(slice, ".slice")
+	if !ok || name == "" || strings.Contains(name, "/") {
+		return "", fmt.Errorf("linux.cgroupsPath: %q is no slice: %w", slice, errdefs.ErrInvalidArgument)
+	}
+	if name == "-" {
+		return "", nil
+	}
+	var dir, prefix string
+	for part := range strings.SplitSeq(name, "-") {
+		if part == "" {
+			return "", fmt.Errorf("linux.cgroupsPath: %q is no slice: %w", slice, errdefs.ErrInvalidArgument)
+		}
+		dir = path.Join(dir, prefix+part+".slice")
+		prefix += part + "-"
+	}
+	return dir, nil
+}
+
+// Join moves the calling process into the group, which it makes.
+func (g *Group) Join() error {
+	for _, h := range g.hierarchies {
+		if err := h.join(g.path, os.Getpid()); err != nil {
+			return fmt.Errorf("joining the pod's cgroup: %w", errors.Join(err, g.Remove()))
+		}
+	}
+	return nil
+}
+
+// Remove moves whoever is still in the group, be it the calling process or one
+// that it has started, to where New found the caller, and removes the group. It
+// may be called again.
+func (g *Group) Remove() error {
+	var errs []error
+	for _, h := range g.hierarchies {
+		if err := h.remove(g.path); err != nil {
+			errs = append(errs, fmt.Errorf("removing the pod's cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hierarchy is one mounted tree of cgroups.
+type hierarchy struct {
+	mount  string // where it is mounted
+	home   string // the calling process's cgroup in it
+	cpuset bool   // a group of version 1 that has processors of its own to be given
+}
+
+func (h hierarchy) dir(name string) string { return filepath.Join(h.mount, name) }
+
+// join makes a group and moves a process into it.
+func (h hierarchy) join(name string, pid int) error {
+	dir := h.mount
+	for element := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
+		parent := dir
+		dir = filepath.Join(dir, element)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if h.cpuset {
+			if err := inheritProcessors(parent, dir); err != nil {
+				return err
+			}
+		}
+	}
+	return enter(dir, pid)
+}
+
+// remove empties a group and removes it.
+func (h hierarchy) remove(name string) error {
+	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for field := range strings.FieldsSeq(string(procs)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return err
+		}
+		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	if err := unix.Rmdir(h.dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &fs.PathError{Op: "rmdir", Path: h.dir(name), Err: err}
+	}
+	return nil
+}
+
+func enter(dir string, pid int) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+}
+
+// inheritProcessors gives a new group its parent's processors and memory nodes: of
+// itself it has none, and can hold no process. See cpuset(7).
+func inheritProcessors(parent, dir string) error {
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		has, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(has)) > 0 {
+			continue
+		}
+		value, err := os.ReadFile(filepath.Join(parent, file))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), value, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestExpand(t *testing.T) {
+	for path, want := range map[string]string{
+		"/default/c1":   "/default/c1",
+		"k8s.io/x":      "/k8s.io/x",
+		"a//b/":         "/a/b",
+		"a.slice:cri:1": "/a.slice/cri-1.scope",
+		"-.slice:cri:1": "/cri-1.scope",
+		"kubepods-burstable-pod1.slice:cri-containerd:2": "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-2.scope",
+	} {
+		if got, err := expand(path); got != want || err != nil {
+			t.Errorf("%s: %s, %v; want %s", path, got, err, want)
+		}
+	}
+	for _, path := range []string{"", "/", "../x", "/a/../../b", "a:b:c", ".slice:a:b", "a--b.slice:c:d", "x.slice:..:../../y"} {
+		if got, err := expand(path); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%q: %q, %v", path, got, err)
+		}
+	}
+}
+
+// host writes a /proc directory of a process on a made-up host.
+func host(t *testing.T, mountinfo, cgroup string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"mountinfo": mountinfo, "cgroup": cgroup} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestHierarchies(t *testing.T) {
+	unified := t.TempDir()
+	controllers := filepath.Join(unified, "cgroup.controllers")
+	second := fmt.Sprintf("30 23 0:28 / %s rw - cgroup2 cgroup2 rw\n", unified)
+	first := "32 31 0:29 / /c/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n" +
+		"33 31 0:30 / /c/cpuset rw - cgroup cgroup rw,cpuset\n" +
+		"34 31 0:31 / /c/systemd rw - cgroup cgroup rw,xattr,name=systemd\n" +
+		"35 31 0:31 /x /other rw - cgroup cgroup rw,xattr,name=systemd\n"
+	own := "5:name=systemd:/s\n3:cpuset:/\n2:cpu,cpuacct:/a/b\n0::/u\n"
+	for name, c := range map[string]struct {
+		mounts      string
+		controllers string
+		want        []hierarchy
+	}{
+		"second": {second, "cpu memory", []hierarchy{{unified, "/u", false}}},
+		"both": {first + second, "", []hierarchy{
+			{"/c/cpu,cpuacct", "/a/b", false}, {"/c/cpuset", "/", true}, {"/c/systemd", "/s", false},
+		}},
+		"none": {"", "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(controllers, []byte(c.controllers), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := findHierarchies(host(t, c.mounts, own))
+			if fmt.Sprint(got) != fmt.Sprint(c.want) || (err == nil) != (c.want != nil) {
+				t.Errorf("found %+v, %v", got, err)
+			}
+		})
+	}
+}
+
+// joinerEnv makes this test's program a process that joins the group it names,
+// says so, and removes it when its input ends.
+const joinerEnv = "HYPER_CGROUP_TEST_JOIN"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(joinerEnv); path != "" {
+		os.Exit(join(path))
+	}
+	os.Exit(m.Run())
+}
+
+func join(path string) int {
+	g, err := New(path)
+	if err == nil {
+		err = g.Join()
+	}
+	fmt.Println("joined", err)
+	var b [1]byte
+	os.Stdin.Read(b[:])
+	if err == nil {
+		err = g.Remove()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func TestJoinAndLeave(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make cgroups")
+	}
+	path := fmt.Sprintf("/hyper-test-%d/pod", os.Getpid())
+	g, err := New(path)
+	if err != nil {
+		t.Skipf("this host has no cgroups: %v", err)
+	}
+	t.Cleanup(func() {
+		for _, h := range g.hierarchies {
+			os.Remove(h.dir(path))
+			os.Remove(filepath.Dir(h.dir(path)))
+		}
+	})
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), joinerEnv+"="+path)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var word, result string
+	if _, err := fmt.Fscan(stdout, &word, &result); err != nil || result != "<nil>" {
+		t.Fatalf("%s %s, %v", word, result, err)
+	}
+	for _, h := range g.hierarchies {
+		procs, err := os.ReadFile(filepath.Join(h.dir(path), "cgroup.procs"))
+		if err != nil || strings.TrimSpace(string(procs)) != fmt.Sprint(cmd.Process.Pid) {
+			t.Errorf("in %s are %q, %v", h.mount, procs, err)
+		}
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range g.hierarchies {
+		if _, err := os.Stat(h.dir(path)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left (%v)", h.dir(path), err)
+		}
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+}
