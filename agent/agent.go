@@ -27,6 +27,10 @@ type Agent struct {
 	events *events
 	oom    *oomWatch
 	guest  guest
+	// network is the guest's own. forwards has a place for each connection that
+	// may be forwarded to it at once.
+	network  *network
+	forwards chan struct{}
 	// modules are being loaded, and settled is closed when the boot has ended,
 	// with settleErr.
 	modules   *modules
@@ -47,6 +51,8 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 	return &Agent{
 		log: log, phases: ph, forker: newForker(), events: hub, oom: oom,
 		modules:    newModules(log, "/proc/filesystems"),
+		network:    newNetwork(log),
+		forwards:   make(chan struct{}, maxForwards),
 		settled:    make(chan struct{}),
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
@@ -64,8 +70,8 @@ func (a *Agent) settle() {
 	a.phases.mark("userland")
 }
 
-// ready waits until the guest is fit for containers.
-func (a *Agent) ready(ctx context.Context) error {
+// booted waits until the boot has ended: what is mounted and set by then stays.
+func (a *Agent) booted(ctx context.Context) error {
 	select {
 	case <-a.settled:
 	case <-ctx.Done():
@@ -73,6 +79,14 @@ func (a *Agent) ready(ctx context.Context) error {
 	}
 	if a.settleErr != nil {
 		return fmt.Errorf("the guest could not boot: %w", a.settleErr)
+	}
+	return nil
+}
+
+// ready waits until the guest is fit for containers.
+func (a *Agent) ready(ctx context.Context) error {
+	if err := a.booted(ctx); err != nil {
+		return err
 	}
 	// libcontainer shields the agent's program with an overlay.
 	return a.modules.await(ctx, "overlay")
@@ -175,6 +189,12 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	if err != nil {
 		return nil, err
 	}
+	release, err := a.joinContainers(spec)
+	if err != nil {
+		io.close()
+		return nil, err
+	}
+	defer release()
 	c := &container{
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},

@@ -27,11 +27,16 @@ type guest struct {
 	log     *logger
 	mu      sync.Mutex
 	mounted map[string]*agentv1.Mount // by target
+	shmSize uint64                    // of shmDir; 0: not mounted
 }
 
 // configure makes the booted guest one particular sandbox's. A second session
 // may do it again.
 func (a *Agent) configure(ctx context.Context, req *agentv1.ConfigureRequest) (*agentv1.ConfigureResponse, error) {
+	sysctls, err := parseSysctls(req.GetSysctls())
+	if err != nil {
+		return nil, err
+	}
 	if now := req.GetNow(); now != nil {
 		if err := setClock(now); err != nil {
 			return nil, err
@@ -45,10 +50,7 @@ func (a *Agent) configure(ctx context.Context, req *agentv1.ConfigureRequest) (*
 	if err := addEntropy(req.GetEntropy()); err != nil {
 		return nil, err
 	}
-	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
-		return nil, err
-	}
-	if err := a.guest.mount(req.GetMounts()); err != nil {
+	if err := a.prepare(ctx, req, sysctls); err != nil {
 		return nil, err
 	}
 	var uts unix.Utsname
@@ -61,6 +63,29 @@ func (a *Agent) configure(ctx context.Context, req *agentv1.ConfigureRequest) (*
 		KernelRelease: unix.ByteSliceToString(uts.Release[:]),
 		Phases:        a.phases.all(),
 	}, nil
+}
+
+// prepare makes what the sandbox's containers share: mounts and settings.
+func (a *Agent) prepare(ctx context.Context, req *agentv1.ConfigureRequest, sysctls []sysctl) error {
+	// The boot has mounts and settings of its own, which would hide these.
+	if err := a.booted(ctx); err != nil {
+		return err
+	}
+	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
+		return err
+	}
+	if err := a.guest.mount(req.GetMounts()); err != nil {
+		return err
+	}
+	if err := a.guest.setShm(req.GetShmSize()); err != nil {
+		return err
+	}
+	ofLinks, err := applySysctls(sysctls)
+	if err != nil {
+		return err
+	}
+	a.network.remember(ofLinks)
+	return nil
 }
 
 // mount makes the mounts that are not there yet.

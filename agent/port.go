@@ -29,7 +29,7 @@ func findPort(ctx context.Context, class string) (string, error) {
 		return dev, nil
 	}
 	// Listen first, look second: what appears in between is announced.
-	events, err := openUevents()
+	events, err := openAnnouncements(unix.NETLINK_KOBJECT_UEVENT, 1)
 	if err != nil {
 		return "", err
 	}
@@ -58,19 +58,6 @@ func lookupPort(class string) string {
 		}
 	}
 	return ""
-}
-
-// openUevents listens to the kernel's announcements of devices.
-func openUevents() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
-	if err != nil {
-		return nil, fmt.Errorf("opening a uevent socket: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("binding a uevent socket: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "uevents"), nil
 }
 
 // port is the virtio-serial port of the channel. It stays open as long as the

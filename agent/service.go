@@ -171,6 +171,6 @@ func (s *service) Events(ctx context.Context, _ *agentv1.EventsRequest, stream a
 	return toStatus(s.agent.events.forward(ctx, stream.Send))
 }
 
-func (s *service) SetNetwork(context.Context, *agentv1.SetNetworkRequest) (*agentv1.SetNetworkResponse, error) {
-	return nil, errdefs.ErrNotImplemented
+func (s *service) SetNetwork(ctx context.Context, req *agentv1.SetNetworkRequest) (*agentv1.SetNetworkResponse, error) {
+	return &agentv1.SetNetworkResponse{}, s.agent.network.set(ctx, req)
 }

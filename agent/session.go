@@ -102,6 +102,8 @@ func (a *Agent) serveSession(ctx context.Context, conn io.ReadWriteCloser) error
 			}
 		case channel.Stdio:
 			parked.park(h.ID, stream)
+		case channel.Forward:
+			a.forward(ctx, h.ID, stream, session.Done())
 		default:
 			stream.Close()
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
@@ -72,7 +73,16 @@ func decodeSpec(id string, data []byte) (*specs.Spec, error) {
 	// These name policies of a security module in the host's kernel. The guest's
 	// kernel has none, and would refuse them.
 	spec.Linux.MountLabel = ""
+	// The names of a UTS namespace that it shares are set where that is made.
+	if !hasNamespace(spec, specs.UTSNamespace) {
+		spec.Hostname, spec.Domainname = "", ""
+	}
 	return spec, nil
+}
+
+// hasNamespace says whether the spec has such a namespace, new or joined.
+func hasNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
 }
 
 func decodeProcess(data []byte) (*specs.Process, error) {

@@ -15,7 +15,8 @@ const (
 	// Stdio is one file descriptor of one process.
 	Stdio Kind = 2
 	// Forward is a TCP connection to the guest's loopback, to the port that is
-	// its ID.
+	// its ID. The guest answers with a byte whether it could connect; a Conn
+	// follows.
 	Forward Kind = 3
 )
 

@@ -102,6 +102,9 @@ func config() *yamux.Config {
 	c.EnableKeepAlive = false
 	c.ConnectionWriteTimeout = writeTimeout
 	c.StreamOpenTimeout = 0
+	// Input that was closed may wait for its reader longer than any time: to
+	// reset the stream would lose it.
+	c.StreamCloseTimeout = 0
 	c.LogOutput = io.Discard // errors reach the streams and the caller
 	return c
 }
