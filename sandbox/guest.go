@@ -84,6 +84,7 @@ func (g *guest) run() {
 	following, stop := context.WithCancel(context.Background())
 	followers.Go(func() { g.sandbox.forwardEvents(g) })
 	followers.Go(func() { g.network.follow(following) })
+	followers.Go(func() { g.forwardLoopback(following, g.network.file) })
 	select {
 	case <-g.machine.Done():
 	case <-g.session.Done():

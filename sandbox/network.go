@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"time"
 
@@ -24,6 +25,7 @@ type guestNetwork struct {
 	guest *guest
 	log   *log.Entry
 	ns    *network.Namespace
+	file  *os.File // of the same namespace
 	// turn is taken by the one who changes anything, and guards what follows.
 	turn    chan struct{}
 	cards   map[string]*card // by MAC address
@@ -41,14 +43,20 @@ type card struct {
 
 // newGuestNetwork opens the namespace that the guest's machine runs in.
 func newGuestNetwork(g *guest) (*guestNetwork, error) {
-	ns, err := network.Open(fmt.Sprintf("/proc/%d/ns/net", g.machine.PID()))
+	file, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", g.machine.PID()))
 	if err != nil {
+		return nil, fmt.Errorf("opening the sandbox's network namespace: %w", err)
+	}
+	ns, err := network.Open(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		file.Close()
 		return nil, fmt.Errorf("opening the sandbox's network namespace: %w", err)
 	}
 	return &guestNetwork{
 		guest: g,
 		log:   g.sandbox.log,
 		ns:    ns,
+		file:  file,
 		turn:  make(chan struct{}, 1),
 		cards: make(map[string]*card),
 	}, nil
@@ -181,7 +189,7 @@ func (n *guestNetwork) close() error {
 	for _, c := range n.cards {
 		errs = append(errs, c.tap.Close())
 	}
-	return errors.Join(append(errs, n.ns.Close())...)
+	return errors.Join(append(errs, n.ns.Close(), n.file.Close())...)
 }
 
 // networkRequest is the network as the agent is asked for it.

@@ -87,9 +87,11 @@ func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
 }
 
 func (f *Cold) kernelArgs(spec Spec) []string {
-	args := f.config.Guest.KernelArgs
+	// A kernel with the dummy driver built in would have an interface of it in the
+	// pod's network.
+	args := []string{"dummy.numdummies=0"}
 	if spec.Debug {
-		args = append(args[:len(args):len(args)], "hyper.log=debug")
+		args = append(args, "hyper.log=debug")
 	}
-	return args
+	return append(args, f.config.Guest.KernelArgs...)
 }

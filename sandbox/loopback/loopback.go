@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -115,11 +116,27 @@ func listenIn(namespace *os.File) ([]*net.TCPListener, error) {
 			results <- result{err: fmt.Errorf("entering the network namespace: %w", err)}
 			return
 		}
+		if err := loopbackUp(); err != nil {
+			results <- result{err: err}
+			return
+		}
 		listeners, err := listenHere()
 		results <- result{listeners, err}
 	}()
 	r := <-results
 	return r.listeners, r.err
+}
+
+// loopbackUp sets the loopback up, as nobody may have in a namespace that is new.
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("setting the loopback up: %w", err)
+	}
+	return nil
 }
 
 // listenHere listens for each family. A namespace without IPv6 does without.

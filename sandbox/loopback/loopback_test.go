@@ -10,12 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
-// newNamespace is a network namespace whose loopback is up.
+// newNamespace is a network namespace, whose loopback is down.
 func newNamespace(t *testing.T) *os.File {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -32,12 +31,6 @@ func newNamespace(t *testing.T) *os.File {
 		var ns *os.File
 		if err == nil {
 			ns, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
-		}
-		if err == nil {
-			var lo netlink.Link
-			if lo, err = netlink.LinkByName("lo"); err == nil {
-				err = netlink.LinkSetUp(lo)
-			}
 		}
 		made <- result{ns, err}
 	}()
