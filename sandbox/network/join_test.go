@@ -155,6 +155,26 @@ func TestTapCloseLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestJoinAfterAShimWasKilled joins a link anew whose first tap went with the
+// processes that held it, and whose redirection therefore leads nowhere.
+func TestJoinAfterAShimWasKilled(t *testing.T) {
+	pod, host := newPod(t)
+	killed, err := pod.Join("eth0", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closeAll(killed.Queues); err != nil {
+		t.Fatal(err)
+	}
+	tap := join(t, pod, "eth0", 1)
+	wire := packetSocket(t, host, "veth0")
+	want := frame(testType, "to the second guest")
+	write(t, wire, want)
+	if got := readFrame(t, tap.Queues[0], vnetHeader, testType); !bytes.Equal(got, want) {
+		t.Errorf("the tap got %q, want %q", got, want)
+	}
+}
+
 // TestTapCloseLeavesOthersAlone has somebody else's filter on the link.
 func TestTapCloseLeavesOthersAlone(t *testing.T) {
 	pod, host := newPod(t)

@@ -19,14 +19,18 @@ func (t *Tap) redirect(h *netlink.Handle, from, to netlink.Link) error {
 		Handle:    netlink.MakeHandle(0xffff, 0),
 		Parent:    netlink.HANDLE_INGRESS,
 	}}
+	filter := redirection(from.Attrs().Index, to.Attrs().Index)
 	err := h.QdiscAdd(ingress)
 	switch {
 	case err == nil:
 		t.undo = append(t.undo, func(h *netlink.Handle) error { return h.QdiscDel(ingress) })
-	case !errors.Is(err, unix.EEXIST): // one that is there is shared
+	case errors.Is(err, unix.EEXIST): // somebody's, or left by a shim that was killed
+		if err := h.FilterDel(filter); err != nil && !isGone(err) {
+			return fmt.Errorf("removing what redirected %s before: %w", from.Attrs().Name, err)
+		}
+	default:
 		return fmt.Errorf("giving %s an ingress (does the kernel have sch_ingress?): %w", from.Attrs().Name, err)
 	}
-	filter := redirection(from.Attrs().Index, to.Attrs().Index)
 	if err := h.FilterAdd(filter); err != nil {
 		return fmt.Errorf("redirecting %s to %s (does the kernel have cls_u32 and act_mirred?): %w", from.Attrs().Name, to.Attrs().Name, err)
 	}
