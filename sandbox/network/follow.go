@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -23,6 +24,9 @@ const settleTime = 10 * time.Millisecond
 // after the first call is missed, be it while changed runs, and what makes no
 // difference to the guest (our own taps, what the kernel learns of its neighbours)
 // makes no call. changed is called by the caller's goroutine, one call at a time.
+//
+// A link that was replaced by another of its name has lost its tap: it is first
+// gone, and in the next call back.
 func (n *Namespace) Follow(ctx context.Context, changed func(virtcontainers.Network)) error {
 	events, err := n.subscribe()
 	if err != nil {
@@ -33,11 +37,11 @@ func (n *Namespace) Follow(ctx context.Context, changed func(virtcontainers.Netw
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
 
-	known, err := n.Read()
+	known, err := n.read()
 	if err != nil {
 		return err
 	}
-	changed(known)
+	changed(known.network())
 	for {
 		if err := awaitEvents(events); err != nil {
 			if ctx.Err() != nil {
@@ -45,15 +49,37 @@ func (n *Namespace) Follow(ctx context.Context, changed func(virtcontainers.Netw
 			}
 			return fmt.Errorf("following the network namespace %s: %w", n.path, err)
 		}
-		network, err := n.Read()
+		now, err := n.read()
 		if err != nil {
 			return err
 		}
-		if !reflect.DeepEqual(network, known) {
-			known = network
-			changed(known)
+		for _, network := range known.changesTo(now) {
+			changed(network)
 		}
+		known = now
 	}
+}
+
+// changesTo are the networks that a guest goes through to follow: none if it notices
+// nothing, and two if a link was replaced by another of its name.
+func (t tables) changesTo(now tables) []virtcontainers.Network {
+	indexes := make(map[string]int)
+	for _, link := range t.given() {
+		indexes[link.Attrs().Name] = link.Attrs().Index
+	}
+	kept := now
+	kept.links = slices.DeleteFunc(slices.Clone(now.links), func(link netlink.Link) bool {
+		index, known := indexes[link.Attrs().Name]
+		return known && index != link.Attrs().Index
+	})
+	var changes []virtcontainers.Network
+	if len(kept.links) < len(now.links) {
+		changes = append(changes, kept.network())
+	}
+	if network := now.network(); len(changes) > 0 || !reflect.DeepEqual(network, t.network()) {
+		changes = append(changes, network)
+	}
+	return changes
 }
 
 // subscribe opens a socket that can be read when something may have changed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -104,6 +105,36 @@ func TestFollowSurvivesLostEvents(t *testing.T) {
 	}
 	if err := awaitEvents(events); err != nil {
 		t.Errorf("waiting after events were lost: %v", err)
+	}
+}
+
+// TestFollowSeesALinkReplaced replaces a link by one that looks the same while
+// nobody looks.
+func TestFollowSeesALinkReplaced(t *testing.T) {
+	pod, _ := newPod(t)
+	const eth0 = "eth0 02:00:00:00:00:05 1500 10.88.0.5/24\n"
+	ip(t, pod, "addr add 10.88.0.5/24 dev eth0")
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	var seen []string
+	err := pod.Follow(ctx, func(n virtcontainers.Network) {
+		seen = append(seen, describe(n))
+		switch len(seen) {
+		case 1:
+			ip(t, pod, `
+				link del eth0
+				link add eth0 address 02:00:00:00:00:05 type veth peer name veth1
+				link set eth0 up
+				addr add 10.88.0.5/24 dev eth0`)
+		case 3:
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Follow ended with %v", err)
+	}
+	if want := []string{eth0, "", eth0}; !slices.Equal(seen, want) {
+		t.Errorf("Follow saw %q, want %q", seen, want)
 	}
 }
 

@@ -31,16 +31,11 @@ const readAttempts = 16
 // The same configuration gives the same answer. It is ErrUnavailable if the
 // namespace does not stop changing.
 func (n *Namespace) Read() (virtcontainers.Network, error) {
-	var network virtcontainers.Network
-	err := n.use(func(h *netlink.Handle) error {
-		tables, err := readTables(h)
-		if err != nil {
-			return fmt.Errorf("reading the network namespace %s: %w", n.path, err)
-		}
-		network = tables.network()
-		return nil
-	})
-	return network, err
+	tables, err := n.read()
+	if err != nil {
+		return virtcontainers.Network{}, err
+	}
+	return tables.network(), nil
 }
 
 // tables are the kernel's answers, as they came.
@@ -51,22 +46,33 @@ type tables struct {
 	neighbours []netlink.Neigh
 }
 
+func (n *Namespace) read() (t tables, err error) {
+	err = n.use(func(h *netlink.Handle) error {
+		t, err = readTables(h)
+		return err
+	})
+	if err != nil {
+		return tables{}, fmt.Errorf("reading the network namespace %s: %w", n.path, err)
+	}
+	return t, nil
+}
+
 func readTables(h *netlink.Handle) (t tables, err error) {
-	if t.links, err = read("links", h.LinkList); err != nil {
+	if t.links, err = list("links", h.LinkList); err != nil {
 		return t, err
 	}
-	t.addresses, err = read("addresses", func() ([]netlink.Addr, error) {
+	t.addresses, err = list("addresses", func() ([]netlink.Addr, error) {
 		return h.AddrList(nil, netlink.FAMILY_ALL)
 	})
 	if err != nil {
 		return t, err
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := read("routes", func() ([]netlink.Route, error) { return h.RouteList(nil, family) })
+		routes, err := list("routes", func() ([]netlink.Route, error) { return h.RouteList(nil, family) })
 		if err != nil {
 			return t, err
 		}
-		neighbours, err := read("neighbours", func() ([]netlink.Neigh, error) { return h.NeighList(0, family) })
+		neighbours, err := list("neighbours", func() ([]netlink.Neigh, error) { return h.NeighList(0, family) })
 		if err != nil {
 			return t, err
 		}
@@ -76,10 +82,10 @@ func readTables(h *netlink.Handle) (t tables, err error) {
 	return t, nil
 }
 
-// read reads one table, again if it changed in between.
-func read[T any](what string, list func() ([]T, error)) ([]T, error) {
+// list reads one table, again if it changed in between.
+func list[T any](what string, read func() ([]T, error)) ([]T, error) {
 	for range readAttempts {
-		entries, err := list()
+		entries, err := read()
 		if err == nil {
 			return entries, nil
 		}
