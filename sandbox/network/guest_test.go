@@ -89,7 +89,9 @@ func bootGuest(t *testing.T, pod *Namespace) *Namespace {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pump(t, tap.Queues[0], card)
+	defer card.Close()
+	ends := pollable(t, tap.Queues[0], card)
+	pump(t, ends[0], ends[1])
 	ip(t, guest, commands(network))
 	return guest
 }

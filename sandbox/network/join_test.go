@@ -30,7 +30,8 @@ func TestJoinCarriesFrames(t *testing.T) {
 				t.Fatalf("the tap has %d queues", len(tap.Queues))
 			}
 			wire := packetSocket(t, host, "veth0")
-			for i, queue := range tap.Queues {
+			queues := pollable(t, tap.Queues...)
+			for i, queue := range queues {
 				want := frame(testType, fmt.Sprintf("from the guest, queue %d", i))
 				write(t, queue, append(make([]byte, vnetHeader), want...))
 				if got := readFrame(t, wire, 0, testType); !bytes.Equal(got, want) {
@@ -39,7 +40,7 @@ func TestJoinCarriesFrames(t *testing.T) {
 			}
 			want := frame(testType, "to the guest")
 			write(t, wire, want)
-			if got := readFromAny(t, tap.Queues); !bytes.Equal(got, want) {
+			if got := readFromAny(t, queues); !bytes.Equal(got, want) {
 				t.Errorf("the tap got %q, want %q", got, want)
 			}
 		})
@@ -58,13 +59,13 @@ func TestJoinMakesTheNamespaceDeaf(t *testing.T) {
 	write(t, wire, question)
 	readFrame(t, wire, 0, arpType) // as long as it is not joined, its stack answers
 
-	tap := join(t, pod, "eth0", 1)
+	queue := pollable(t, join(t, pod, "eth0", 1).Queues...)[0]
 	write(t, wire, question)
-	if got := readFrame(t, tap.Queues[0], vnetHeader, arpType); !bytes.Equal(got, question) {
+	if got := readFrame(t, queue, vnetHeader, arpType); !bytes.Equal(got, question) {
 		t.Errorf("the tap got %x, want the question", got)
 	}
 	// What a stack had answered would arrive before this.
-	write(t, tap.Queues[0], append(make([]byte, vnetHeader), frame(testType, "last")...))
+	write(t, queue, append(make([]byte, vnetHeader), frame(testType, "last")...))
 	if got := readFrame(t, wire, 0, arpType, testType); etherType(got) != testType {
 		t.Errorf("somebody answered: %x", got)
 	}
@@ -170,7 +171,7 @@ func TestJoinAfterAShimWasKilled(t *testing.T) {
 	wire := packetSocket(t, host, "veth0")
 	want := frame(testType, "to the second guest")
 	write(t, wire, want)
-	if got := readFrame(t, tap.Queues[0], vnetHeader, testType); !bytes.Equal(got, want) {
+	if got := readFrame(t, pollable(t, tap.Queues...)[0], vnetHeader, testType); !bytes.Equal(got, want) {
 		t.Errorf("the tap got %q, want %q", got, want)
 	}
 }
@@ -185,7 +186,7 @@ func TestTapCloseLeavesOthersAlone(t *testing.T) {
 	wire := packetSocket(t, host, "veth0")
 	want := frame(testType, "past a filter")
 	write(t, wire, want)
-	if got := readFrame(t, tap.Queues[0], vnetHeader, testType); !bytes.Equal(got, want) {
+	if got := readFrame(t, pollable(t, tap.Queues...)[0], vnetHeader, testType); !bytes.Equal(got, want) {
 		t.Errorf("the tap got %q, want %q", got, want)
 	}
 	if err := tap.Close(); err != nil {
@@ -247,6 +248,25 @@ func join(t *testing.T, n *Namespace, link string, queues int) *Tap {
 		}
 	})
 	return tap
+}
+
+// pollable are the queues as QEMU has them: they do not block.
+func pollable(t *testing.T, queues ...*os.File) []*os.File {
+	t.Helper()
+	var files []*os.File
+	for _, queue := range queues {
+		fd, err := unix.FcntlInt(queue.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Fatal(err)
+		}
+		file := os.NewFile(uintptr(fd), queue.Name())
+		t.Cleanup(func() { file.Close() })
+		files = append(files, file)
+	}
+	return files
 }
 
 // inventory is what links a namespace has, and what is attached to them.

@@ -55,8 +55,9 @@ func (t *Tap) open(name string, queues int) error {
 
 // openQueue opens one queue of a tap of the calling thread's namespace.
 func openQueue(name string, flags uint16) (*os.File, error) {
-	// Not os.OpenFile, which waits on the file before it is a tap's.
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	// Blocking, and so unknown to Go's poller, which would wake for each frame that
+	// QEMU takes. QEMU changes that for itself.
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
 	}
