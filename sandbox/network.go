@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/containerd/log"
@@ -88,9 +89,9 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for an earlier change of the network: %w", ctx.Err())
 	}
-	now, err := n.ns.Read()
+	now, err := n.read()
 	if err != nil {
-		return fmt.Errorf("reading the sandbox's network: %w", err)
+		return err
 	}
 	if reflect.DeepEqual(now, n.applied) {
 		return nil
@@ -110,6 +111,26 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	}
 	n.applied = now
 	return nil
+}
+
+// read reads the network that the guest can be given: its cards carry Ethernet.
+func (n *guestNetwork) read() (virtcontainers.Network, error) {
+	now, err := n.ns.Read()
+	if err != nil {
+		return now, fmt.Errorf("reading the sandbox's network: %w", err)
+	}
+	left := make(map[string]bool)
+	now.Interfaces = slices.DeleteFunc(now.Interfaces, func(i virtcontainers.Interface) bool {
+		if len(i.MAC) == 0 {
+			n.log.Warnf("interface %s carries no Ethernet frames: the guest does not get it", i.Name)
+			left[i.Name] = true
+			return true
+		}
+		return false
+	})
+	now.Routes = slices.DeleteFunc(now.Routes, func(r virtcontainers.Route) bool { return left[r.Interface] })
+	now.Neighbours = slices.DeleteFunc(now.Neighbours, func(e virtcontainers.Neighbour) bool { return left[e.Interface] })
+	return now, nil
 }
 
 // plug gives the guest a card for each interface that has none.
@@ -157,6 +178,10 @@ func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (
 	err = n.guest.machine.AttachNIC(ctx, virtcontainers.NIC{ID: c.id, MAC: i.MAC, MTU: i.MTU, Queues: tap.Queues, VHost: vhost})
 	if err != nil {
 		return nil, err
+	}
+	// QEMU has its own: with the last of them the tap goes.
+	for _, q := range tap.Queues {
+		q.Close()
 	}
 	return c, nil
 }
