@@ -60,8 +60,8 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 		"-mon", "chardev=monitor,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fd.console),
 		"-serial", "chardev:console",
-		"-device", p.device("virtio-rng"),
 	)
+	args = append(args, hotplugArguments(p)...)
 	args = append(args, channelArguments(p, fd.channel)...)
 	if shared {
 		args = append(args,
@@ -69,6 +69,25 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 			"-device", p.device("vhost-user-fs")+",chardev=share,tag="+escape(spec.Share.Tag))
 	}
 	return args
+}
+
+// hotplug says that devices can be plugged into the running machine.
+func (p platform) hotplug() bool { return p.machine == MachineQ35 }
+
+// hotplugArguments make the bus for what is plugged in later, and the source of
+// entropy. That sits on the bus, at the place that is no slot, because a guest gives
+// a bus that is empty when it boots no addresses for devices to come. The least that
+// a bridge can have, a MiB of either kind, is enough for all slots.
+//
+// The bridge has no controller of its own (shpc): guests use ACPI.
+func hotplugArguments(p platform) []string {
+	if !p.hotplug() {
+		return []string{"-device", p.device("virtio-rng")}
+	}
+	return []string{
+		"-device", "pci-bridge,id=" + hotplugBus + ",chassis_nr=1,shpc=off",
+		"-device", p.device("virtio-rng") + ",bus=" + hotplugBus + ",addr=0,disable-legacy=on",
+	}
 }
 
 // device returns the name of a virtio device on the machine's bus.

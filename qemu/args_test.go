@@ -35,7 +35,8 @@ func TestArguments(t *testing.T) {
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
 			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
-			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-pci ` +
+			`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
+			`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-pci,max_ports=2 ` +
 			`-device virtserialport,chardev=agent,name=hyper.agent`},
 		{"q35, KVM, vsock, share", shared, platform{machine: MachineQ35, kvm: true, tscKHz: 2600000, vsock: vsock},
@@ -46,7 +47,8 @@ func TestArguments(t *testing.T) {
 				`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
 				`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=vsock:1234 x=1 y] ` +
 				`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
-				`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-pci ` +
+				`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
+				`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +
 				`-device vhost-vsock-pci,guest-cid=77,vhostfd=9 ` +
 				`-chardev socket,id=share,fd=8 -device vhost-user-fs-pci,chardev=share,tag=t,,u`},
 		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +

@@ -75,8 +75,8 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 
 // Start implements virtcontainers.Hypervisor.
 //
-// Errors: ErrInvalidArgument for a spec, kernel or image that cannot work,
-// ErrNotFound for a missing file, ErrResourceExhausted for more memory than the
+// Errors: ErrInvalidArgument for a spec, kernel, image or namespace that cannot work,
+// ErrNotFound for a missing file or network namespace, ErrResourceExhausted for more memory than the
 // host has, and those of process.Start. That QEMU refuses to run, or the guest to
 // boot, is told by the machine's Done and Err.
 func (d *Driver) Start(ctx context.Context, spec virtcontainers.VMSpec) (virtcontainers.VM, error) {
@@ -119,7 +119,8 @@ type launch struct {
 	spec   virtcontainers.VMSpec
 
 	files  []*os.File // for QEMU to inherit, in their order
-	opened []*os.File // those of files that are not the caller's
+	opened []*os.File // to be closed afterwards; not the caller's
+	netns  *os.File   // nil for a new one
 
 	monitor, console net.Conn
 	channel          channel
@@ -136,19 +137,25 @@ func (l *launch) run() (*machine, error) {
 	if d.steadyTSC {
 		p.tscKHz = d.clock.tscKHz()
 	}
-	args := arguments(l.spec, p, fd)
+	namespaces := uintptr(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
+	if l.netns == nil {
+		namespaces |= unix.CLONE_NEWNET
+	}
 	proc, err := process.Start(process.Spec{
 		Path:       d.binary,
-		Args:       args,
+		Args:       arguments(l.spec, p, fd),
 		Env:        []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"},
 		Files:      l.files,
 		User:       &process.User{UID: d.uid, GID: d.uid, Groups: d.accel.groups},
-		Namespaces: unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Namespaces: namespaces,
+		NetNS:      l.netns,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return newMachine(l.spec.ID, d.binary, proc, l.monitor, l.console, l.channel), nil
+	m := newMachine(l.spec.ID, d.binary, proc, l.monitor, l.console, l.channel)
+	m.hotplug = p.hotplug()
+	return m, nil
 }
 
 // gather opens all that QEMU is handed.
@@ -176,6 +183,12 @@ func (l *launch) gather() (fd descriptors, err error) {
 	}
 	if l.spec.Share != nil {
 		fd.share = l.inherit(l.spec.Share.Socket)
+	}
+	if l.spec.NetNS != "" {
+		if l.netns, err = openNetNS(l.spec.NetNS); err != nil {
+			return fd, err
+		}
+		l.opened = append(l.opened, l.netns)
 	}
 	fd.channel, err = l.openChannel()
 	return fd, err

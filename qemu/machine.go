@@ -14,7 +14,6 @@ import (
 
 	"github.com/hyperhq/hyper/qemu/process"
 	"github.com/hyperhq/hyper/qemu/qmp"
-	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // lastWordsTimeout bounds the wait for what a QEMU that is gone has left behind in
@@ -32,6 +31,9 @@ type machine struct {
 	monitor *qmp.Client
 	console *console
 	channel channel
+	// hotplug says that devices can be plugged in.
+	hotplug bool
+	plugs   plugs
 
 	asked atomic.Bool
 	// reason says why the machine ends, once that is known.
@@ -110,6 +112,8 @@ func (m *machine) event(e qmp.Event) {
 		if reason := shutdownEvent(e.Data); reason != "" {
 			m.reason.Store(&reason)
 		}
+	case "DEVICE_DELETED":
+		m.plugs.deleted(qmp.DeletedDevice(e))
 	}
 }
 
@@ -223,14 +227,4 @@ func (m *machine) Kill(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("kill VM %q: wait for its end: %w", m.id, ctx.Err())
 	}
-}
-
-// AttachNIC implements virtcontainers.VM.
-func (m *machine) AttachNIC(context.Context, virtcontainers.NIC) error {
-	return fmt.Errorf("attach a NIC to VM %q: %w", m.id, errdefs.ErrNotImplemented)
-}
-
-// DetachNIC implements virtcontainers.VM.
-func (m *machine) DetachNIC(context.Context, string) error {
-	return fmt.Errorf("detach a NIC from VM %q: %w", m.id, errdefs.ErrNotImplemented)
 }

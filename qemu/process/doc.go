@@ -8,6 +8,8 @@
 //   - It never outlives this process: the kernel kills it (PR_SET_PDEATHSIG) when
 //     the thread that forked it ends, so that thread is kept for as long as the
 //     process lives, by the goroutine that waits for it.
+//   - It runs in the network namespace that its Spec names, and this process stays
+//     where it is: the thread that went there is thrown away.
 //   - It gets the descriptors and the environment that its Spec names, no others.
 //   - Confined to a User, it starts without any capability, with an empty
 //     bounding set and no_new_privs, before its first instruction.

@@ -48,6 +48,9 @@ type Spec struct {
 	User *User
 	// Namespaces are the CLONE_NEW... flags of the namespaces to make for it.
 	Namespaces uintptr
+	// NetNS is an open network namespace for it to run in, or nil. It stays the
+	// caller's, as Files do.
+	NetNS *os.File
 }
 
 // FD returns the descriptor that Files[i] has in the process.
@@ -113,8 +116,9 @@ func Start(spec Spec) (*Process, error) {
 // the process dies when this thread does.
 func (p *Process) run(spec Spec, files []*os.File, output *os.File, started chan<- error) {
 	runtime.LockOSThread()
-	if spec.User == nil {
-		// Otherwise the goroutine ends locked and takes its confined thread along.
+	if spec.User == nil && spec.NetNS == nil {
+		// Otherwise the goroutine ends locked and takes its thread along, which is
+		// confined or elsewhere.
 		defer runtime.UnlockOSThread()
 	}
 	proc, err := fork(spec, files)
@@ -137,12 +141,17 @@ func (p *Process) run(spec Spec, files []*os.File, output *os.File, started chan
 	close(p.done)
 }
 
-// fork starts the process from the calling thread, which it confines first if the
-// process is to be.
+// fork starts the process from the calling thread, which it moves and confines first
+// if the process is to be.
 func fork(spec Spec, files []*os.File) (*os.Process, error) {
 	// Go marks what it opens itself; this is for what this process was given.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("keep descriptors from being inherited: %w", err)
+	}
+	if spec.NetNS != nil {
+		if err := unix.Setns(int(spec.NetNS.Fd()), unix.CLONE_NEWNET); err != nil {
+			return nil, fmt.Errorf("enter network namespace %s: %w", spec.NetNS.Name(), err)
+		}
 	}
 	if spec.User != nil {
 		if err := confine(); err != nil {

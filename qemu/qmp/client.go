@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -20,7 +21,7 @@ type Client struct {
 	conn    net.Conn
 	onEvent func(Event)
 
-	out      chan []byte
+	out      chan outgoing
 	greeted  chan struct{} // closed by read
 	ready    chan struct{} // closed by handshake
 	done     chan struct{} // closed by read, after err is set
@@ -39,7 +40,7 @@ func New(conn net.Conn, onEvent func(Event)) *Client {
 	c := &Client{
 		conn:    conn,
 		onEvent: onEvent,
-		out:     make(chan []byte),
+		out:     make(chan outgoing),
 		greeted: make(chan struct{}),
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
@@ -113,8 +114,8 @@ func (c *Client) take(line []byte) error {
 func (c *Client) write() {
 	for {
 		select {
-		case line := <-c.out:
-			if _, err := c.conn.Write(line); err != nil {
+		case o := <-c.out:
+			if err := o.writeTo(c.conn); err != nil {
 				c.conn.Close()
 				return
 			}
@@ -132,7 +133,7 @@ func (c *Client) handshake() {
 	}
 	// No deadline of its own: commands that wait for it have theirs, and the end
 	// of the connection ends it.
-	if err := c.send(context.Background(), "qmp_capabilities", nil, nil); err != nil {
+	if err := c.send(context.Background(), "qmp_capabilities", nil, nil, nil); err != nil {
 		c.conn.Close()
 		return
 	}
@@ -142,9 +143,14 @@ func (c *Client) handshake() {
 // execute gives a command when the handshake is done, and decodes its result into
 // result unless that is nil.
 func (c *Client) execute(ctx context.Context, name string, arguments, result any) error {
+	return c.executeWith(ctx, name, arguments, nil, result)
+}
+
+// executeWith is execute, with a file that goes along with the command, or nil.
+func (c *Client) executeWith(ctx context.Context, name string, arguments any, file *os.File, result any) error {
 	select {
 	case <-c.ready:
-		return c.send(ctx, name, arguments, result)
+		return c.send(ctx, name, arguments, file, result)
 	case <-c.done:
 		return fmt.Errorf("%s: %w", name, c.err)
 	case <-ctx.Done():
@@ -152,7 +158,7 @@ func (c *Client) execute(ctx context.Context, name string, arguments, result any
 	}
 }
 
-func (c *Client) send(ctx context.Context, name string, arguments, result any) error {
+func (c *Client) send(ctx context.Context, name string, arguments any, file *os.File, result any) error {
 	reply := make(chan message, 1)
 	c.mu.Lock()
 	c.lastID++
@@ -169,12 +175,24 @@ func (c *Client) send(ctx context.Context, name string, arguments, result any) e
 	if err != nil {
 		return fmt.Errorf("%s: encode its arguments: %w", name, err)
 	}
-	line = append(line, '\n')
+	o := outgoing{line: append(line, '\n')}
+	if file != nil {
+		// A copy: the caller may close its own once this has given up, and the
+		// line be written after that.
+		if o.file, err = duplicate(file); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	out := c.out
+	defer func() {
+		if out != nil {
+			o.close()
+		}
+	}()
 	for {
 		select {
-		case out <- line:
-			out = nil
+		case out <- o:
+			out = nil // the file is the writer's now
 		case m := <-reply:
 			return finish(m, name, result)
 		case <-c.done:

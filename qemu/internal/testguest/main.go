@@ -56,36 +56,49 @@ func serve() error {
 	return lines.Err()
 }
 
-// loadModules loads what the test put into the image, in the order of its name.
+// loadModules loads what the image lists, in its order, as the agent would.
 func loadModules() error {
-	modules, err := filepath.Glob("/modules/*.ko")
+	list, err := os.ReadFile("/lib/modules/load")
+	if os.IsNotExist(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for _, path := range modules {
+	for path := range strings.FieldsSeq(string(list)) {
 		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
+		// ENODEV: a driver that finds nothing to drive.
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil && err != unix.EEXIST && err != unix.ENODEV {
 			return fmt.Errorf("load %s: %w", path, err)
 		}
-		f.Close()
 	}
 	return nil
 }
 
-func openPort(name string) (*os.File, error) {
-	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range names {
-		if got, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(got)) == name {
-			return os.OpenFile("/dev/"+filepath.Base(filepath.Dir(path)), os.O_RDWR, 0)
+// openPort opens a virtio-serial port once the host has told its name.
+func openPort(name string) (port *os.File, err error) {
+	err = await(func() (bool, error) {
+		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+		if err != nil {
+			return false, err
 		}
+		for _, path := range names {
+			if got, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(got)) == name {
+				port, err = os.OpenFile("/dev/"+filepath.Base(filepath.Dir(path)), os.O_RDWR, 0)
+				return true, err
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("virtio port %q: %w", name, err)
 	}
-	return nil, fmt.Errorf("no virtio port %q among %q", name, names)
+	return port, nil
 }
 
 func do(words []string) (string, error) {
@@ -127,6 +140,14 @@ func do(words []string) (string, error) {
 	case "flood": // the console and the port, with what a hostile guest may write
 		junk := strings.Repeat("\x1b[2J\x00\xff\x9bjunk", 10_000)
 		return "", console(junk)
+	case "link": // mac: name, MTU
+		return waitLink(args[0], true)
+	case "nolink": // mac
+		return waitLink(args[0], false)
+	case "queues": // link
+		return queues(args[0])
+	case "send": // link text
+		return "", sendFrame(args[0], args[1])
 	case "poweroff":
 		return "", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "reboot":
