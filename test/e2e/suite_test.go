@@ -84,6 +84,11 @@ func suite() []test {
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/refuse", run: testFailingHook},
 
+		{name: "network/given", run: testGivenNetwork},
+		{name: "network/later", run: testLaterNetwork},
+		{name: "network/transfer", run: testTransfer},
+		{name: "network/forwarded loopback", run: testForwardedLoopback},
+
 		{name: "config/broken parts", run: testBrokenParts, vm: true},
 		{name: "config/mistakes", run: testBadConfiguration, vm: true},
 		{name: "config/refused sizes", run: testRefusedSizes, vm: true},
