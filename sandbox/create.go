@@ -31,7 +31,8 @@ type ContainerOptions struct {
 }
 
 // CreateContainer makes a container whose init process waits to be started. The
-// first container boots the machine, in a size that holds its limits. When it
+// first container boots the machine unless Boot has, in a size that holds its
+// limits, and in the network namespace that its configuration names. When it
 // fails nothing is left of the container; a machine that booted stays for the
 // next, until Stop.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
@@ -39,7 +40,7 @@ func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Con
 	if err != nil {
 		return nil, err
 	}
-	if c.guest, err = s.reserve(c, size); err != nil {
+	if c.guest, err = s.reserve(c, hardware{size: size, netNS: virtcontainers.NetworkNamespace(c.spec)}); err != nil {
 		return nil, err
 	}
 	if err := s.create(ctx, c, o); err != nil {
@@ -76,11 +77,7 @@ func (s *Sandbox) plan(o ContainerOptions) (*Container, virtcontainers.Size, err
 		execs:   make(map[string]*Process),
 	}
 	c.deleting, c.beginDeleting = context.WithCancel(context.Background())
-	asked, err := s.opts.Config.ApplyAnnotations(spec.Annotations)
-	if err != nil {
-		return nil, size, err
-	}
-	size, err = virtcontainers.SizeFor(virtcontainers.Size(asked), virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
+	size, err = s.size(spec.Annotations, spec.Linux.Resources)
 	if err != nil {
 		return nil, size, err
 	}

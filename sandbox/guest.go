@@ -17,7 +17,6 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
-	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 const (
@@ -26,13 +25,15 @@ const (
 	guestShare = "/run/hyper/share"
 	// killTimeout bounds how long a killed machine may take to be gone.
 	killTimeout = 10 * time.Second
+	// maxVersion bounds what a guest calls its versions, in bytes.
+	maxVersion = 128
 )
 
 // guest is the sandbox's machine and the session with its agent. It is made
 // once, boots in its own goroutine, and ends when its machine does.
 type guest struct {
 	sandbox *Sandbox
-	size    virtcontainers.Size
+	hardware
 
 	// started is closed when the machine's processes run, ready when its agent
 	// has answered, gone when all of it has ended. Each is closed in the end:
@@ -41,21 +42,23 @@ type guest struct {
 	machine              *factory.Machine
 	session              *channel.Session
 	agent                *agentClient
+	kernel, version      string // of the guest's kernel and agent, as they say
 	err                  error
 }
 
-func newGuest(s *Sandbox, size virtcontainers.Size) *guest {
+func newGuest(s *Sandbox, h hardware) *guest {
 	return &guest{
-		sandbox: s,
-		size:    size,
-		started: make(chan struct{}),
-		ready:   make(chan struct{}),
-		gone:    make(chan struct{}),
+		sandbox:  s,
+		hardware: h,
+		started:  make(chan struct{}),
+		ready:    make(chan struct{}),
+		gone:     make(chan struct{}),
 	}
 }
 
 // run is the guest's whole life.
 func (g *guest) run() {
+	defer g.sandbox.end()
 	defer close(g.gone)
 	phases := newPhases()
 	if err := g.boot(phases); err != nil {
@@ -96,6 +99,7 @@ func (g *guest) boot(phases *phases) error {
 		ID:       s.opts.ID,
 		Dir:      s.opts.Dir,
 		Size:     g.size,
+		NetNS:    g.netNS,
 		ShareTag: shareTag,
 		ShareDir: s.share.dir,
 		Debug:    s.opts.Config.Sandbox.Debug,
@@ -182,6 +186,8 @@ func (g *guest) configure(ctx context.Context, phases *phases) error {
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
+	g.kernel = printable(reply.GetKernelRelease(), maxVersion)
+	g.version = printable(reply.GetAgentVersion(), maxVersion)
 	phases.guest(reply.GetPhases())
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/identifiers"
 	"github.com/containerd/errdefs"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/factory"
-	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // Factory makes the sandbox's virtual machine.
@@ -48,13 +48,19 @@ type Sandbox struct {
 	tasks      sync.WaitGroup
 	nextStream atomic.Uint64
 
+	createdAt time.Time
+	ending    sync.Once
+	ended     chan struct{} // closed by end, after exit is written
+	exit      Exit
+
 	mu         sync.Mutex
 	stopped    bool
-	guest      *guest // nil before the first container
+	guest      *guest // nil before Boot or the first container
 	containers map[string]*Container
 }
 
-// New makes a sandbox that has no machine yet: the first container brings it.
+// New makes a sandbox that has no machine yet: Boot or the first container
+// brings it.
 // The calling process must be in a mount namespace of its own whose mounts do
 // not propagate to the host's.
 func New(o Options) (*Sandbox, error) {
@@ -83,6 +89,8 @@ func New(o Options) (*Sandbox, error) {
 		oom:        make(chan string, 64),
 		life:       life,
 		endLife:    end,
+		createdAt:  time.Now(),
+		ended:      make(chan struct{}),
 		containers: make(map[string]*Container),
 	}, nil
 }
@@ -135,6 +143,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		}
 	}
 	s.tasks.Wait()
+	s.end()
 	for _, c := range s.take() {
 		c.afterDelete(ctx)
 	}
@@ -159,23 +168,27 @@ func (s *Sandbox) take() []*Container {
 	return all
 }
 
+func (s *Sandbox) stoppedError() error {
+	return fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
+}
+
 // reserve makes room for a container and gives the guest it will run in, which
-// boots if this is the first.
-func (s *Sandbox) reserve(c *Container, size virtcontainers.Size) (*guest, error) {
+// boots on h if there is none yet.
+func (s *Sandbox) reserve(c *Container, h hardware) (*guest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return nil, fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
+		return nil, s.stoppedError()
 	}
 	if _, ok := s.containers[c.id]; ok {
 		return nil, fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
 	}
-	if s.guest == nil {
-		s.guest = newGuest(s, size)
-		s.tasks.Go(s.guest.run)
+	g, err := s.machineLocked(h)
+	if err != nil {
+		return nil, err
 	}
 	s.containers[c.id] = c
-	return s.guest, nil
+	return g, nil
 }
 
 // forget takes a container out, and reports whether it was still there.

@@ -1,6 +1,24 @@
 package virtcontainers
 
-import "path"
+import (
+	"path"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// NetworkNamespace is the path of the host's network namespace that a
+// configuration asks for; empty if it wants a new one, or the host's.
+func NetworkNamespace(spec *specs.Spec) string {
+	if spec.Linux == nil {
+		return ""
+	}
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return ns.Path
+		}
+	}
+	return ""
+}
 
 // planNamespaces makes every namespace the guest's own: a path names one of the
 // host's, which a guest cannot join. A container without a network namespace

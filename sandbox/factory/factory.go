@@ -23,6 +23,9 @@ type Spec struct {
 	// ShareDir is the directory of the host that the guest sees as a virtio-fs
 	// device with tag ShareTag.
 	ShareTag, ShareDir string
+	// NetNS is the path of the network namespace of the machine; empty is a new
+	// one.
+	NetNS string
 	// Debug makes the guest's agent log more.
 	Debug bool
 }
@@ -74,6 +77,7 @@ func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
 		Kernel:     kernel,
 		Image:      image,
 		KernelArgs: f.kernelArgs(spec),
+		NetNS:      spec.NetNS,
 		Share:      &virtcontainers.Share{Tag: spec.ShareTag, Socket: share.Socket},
 	})
 	if err != nil {

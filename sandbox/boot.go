@@ -1,0 +1,74 @@
+package sandbox
+
+import (
+	"context"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// BootOptions are what a machine is made with when no container brings it. Each
+// may be left out.
+type BootOptions struct {
+	// Annotations and Resources size the machine as those of a first container
+	// do.
+	Annotations map[string]string
+	Resources   *specs.LinuxResources
+	// NetNS is the path of the network namespace that the machine is to be in;
+	// empty is a new one.
+	NetNS string
+}
+
+// Boot starts the machine without a container, and returns once its agent has
+// answered. A machine that is there already stays as it is, whatever o says, and
+// is waited for. When ctx ends before, the machine boots on, until Stop.
+func (s *Sandbox) Boot(ctx context.Context, o BootOptions) error {
+	size, err := s.size(o.Annotations, o.Resources)
+	if err != nil {
+		return err
+	}
+	g, err := s.machine(hardware{size: size, netNS: o.NetNS})
+	if err != nil {
+		return err
+	}
+	if err := g.wait(ctx, g.ready); err != nil {
+		return err
+	}
+	_, err = g.call()
+	return err
+}
+
+// hardware is what a machine is given.
+type hardware struct {
+	size virtcontainers.Size
+	// netNS is the path of its network namespace; empty is a new one.
+	netNS string
+}
+
+// size is how large the machine must be for what annotations and limits ask.
+func (s *Sandbox) size(annotations map[string]string, r *specs.LinuxResources) (virtcontainers.Size, error) {
+	asked, err := s.opts.Config.ApplyAnnotations(annotations)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	return virtcontainers.SizeFor(virtcontainers.Size(asked), virtcontainers.Size(s.opts.Config.Limits()), r)
+}
+
+// machine gives the sandbox's guest. If there is none, one boots on h.
+func (s *Sandbox) machine(h hardware) (*guest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.machineLocked(h)
+}
+
+func (s *Sandbox) machineLocked(h hardware) (*guest, error) {
+	if s.stopped {
+		return nil, s.stoppedError()
+	}
+	if s.guest == nil {
+		s.guest = newGuest(s, h)
+		s.tasks.Go(s.guest.run)
+	}
+	return s.guest, nil
+}
