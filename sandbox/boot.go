@@ -1,8 +1,11 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
+	"maps"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyperhq/hyper/virtcontainers"
@@ -11,12 +14,13 @@ import (
 // BootOptions are what a machine is made with when no container brings it. Each
 // may be left out.
 type BootOptions struct {
-	// Annotations and Resources size the machine as those of a first container
-	// do.
+	// Bundle is the path of the sandbox's bundle. The configuration in it, if
+	// there is one, sizes the machine as that of a first container does.
+	Bundle string
+	// Annotations are added to the configuration's, and go before them.
 	Annotations map[string]string
-	Resources   *specs.LinuxResources
 	// NetNS is the path of the network namespace that the machine is to be in;
-	// empty is a new one.
+	// empty is the one that the configuration names, or a new one.
 	NetNS string
 }
 
@@ -24,11 +28,11 @@ type BootOptions struct {
 // answered. A machine that is there already stays as it is, whatever o says, and
 // is waited for. When ctx ends before, the machine boots on, until Stop.
 func (s *Sandbox) Boot(ctx context.Context, o BootOptions) error {
-	size, err := s.size(o.Annotations, o.Resources)
+	h, err := s.planMachine(o)
 	if err != nil {
 		return err
 	}
-	g, err := s.machine(hardware{size: size, netNS: o.NetNS})
+	g, err := s.machine(h)
 	if err != nil {
 		return err
 	}
@@ -37,6 +41,28 @@ func (s *Sandbox) Boot(ctx context.Context, o BootOptions) error {
 	}
 	_, err = g.call()
 	return err
+}
+
+func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
+	spec := &specs.Spec{}
+	if o.Bundle != "" {
+		found, err := readSpec(o.Bundle)
+		switch {
+		case err == nil:
+			spec = found
+		case !errdefs.IsNotFound(err):
+			return hardware{}, err
+		}
+	}
+	annotations := make(map[string]string)
+	maps.Copy(annotations, spec.Annotations)
+	maps.Copy(annotations, o.Annotations)
+	var limits *specs.LinuxResources
+	if spec.Linux != nil {
+		limits = spec.Linux.Resources
+	}
+	size, err := s.size(annotations, limits)
+	return hardware{size: size, netNS: cmp.Or(o.NetNS, virtcontainers.NetworkNamespace(spec))}, err
 }
 
 // hardware is what a machine is given.

@@ -1,8 +1,14 @@
 package sandbox
 
 import (
+	"context"
+	"fmt"
 	"time"
 
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/errdefs"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -46,6 +52,22 @@ func (s *Sandbox) Status() Status {
 		status.Ready, status.PID = true, g.pid()
 	}
 	return status
+}
+
+// Metrics are the numbers of the whole guest, its kernel and agent among them.
+// errdefs.ErrUnavailable if it is not ready.
+func (s *Sandbox) Metrics(ctx context.Context) (*stats.Metrics, error) {
+	if !s.Status().Ready {
+		return nil, fmt.Errorf("the virtual machine of sandbox %s does not run: %w", s.opts.ID, errdefs.ErrUnavailable)
+	}
+	s.mu.Lock()
+	g := s.guest
+	s.mu.Unlock()
+	m, err := g.agent.stats(ctx, &agentv1.ContainerRef{})
+	if err != nil {
+		return nil, fmt.Errorf("measuring the guest of sandbox %s: %w", s.opts.ID, err)
+	}
+	return m, nil
 }
 
 // Done is closed when the sandbox has ended: its machine is gone, for whatever
