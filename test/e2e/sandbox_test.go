@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -70,9 +69,6 @@ func testSandboxLife(t *testing.T, c *harness.Cell) {
 	}
 	if state.Info["kernel"] == "" || state.Info["agent"] == "" || state.Info["memory_mib"] == "" {
 		t.Errorf("its state says %v", state.Info)
-	}
-	if p, err := s.Platform(t); err != nil || p.OS != "linux" || p.Architecture != runtime.GOARCH {
-		t.Errorf("its platform is %v, %v", p, err)
 	}
 	if again, err := s.TryStart(t); err != nil || again != pid {
 		t.Errorf("starting it twice: %d, %v", again, err)

@@ -109,14 +109,6 @@ func (s *Sandbox) Status(t T) *sandboxapi.ControllerStatusResponse {
 	return reply
 }
 
-// Platform asks for the platform that containers of the sandbox are made for.
-func (s *Sandbox) Platform(t T) (*types.Platform, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
-	defer cancel()
-	reply, err := s.control().Platform(ctx, &sandboxapi.ControllerPlatformRequest{SandboxID: s.ID, Sandboxer: sandboxer})
-	return reply.GetPlatform(), errgrpc.ToNative(err)
-}
-
 // Metrics asks for the sandbox's metrics.
 func (s *Sandbox) Metrics(t T) (*types.Metric, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
