@@ -19,6 +19,9 @@ type BootOptions struct {
 	Bundle string
 	// Annotations are added to the configuration's, and go before them.
 	Annotations map[string]string
+	// Resources are limits that the machine must hold beside the
+	// configuration's.
+	Resources specs.LinuxResources
 	// NetNS is the path of the network namespace that the machine is to be in;
 	// empty is the one that the configuration names, or a new one.
 	NetNS string
@@ -57,11 +60,10 @@ func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
 	annotations := make(map[string]string)
 	maps.Copy(annotations, spec.Annotations)
 	maps.Copy(annotations, o.Annotations)
-	var limits *specs.LinuxResources
-	if spec.Linux != nil {
-		limits = spec.Linux.Resources
+	size, err := s.size(annotations, &o.Resources)
+	if err == nil && spec.Linux != nil {
+		size, err = virtcontainers.SizeFor(size, virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
 	}
-	size, err := s.size(annotations, limits)
 	return hardware{size: size, netNS: cmp.Or(o.NetNS, virtcontainers.NetworkNamespace(spec))}, err
 }
 

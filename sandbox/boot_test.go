@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/factory"
@@ -61,6 +62,7 @@ func ended(t *testing.T, s *Sandbox) Exit {
 // what containerd says beside it.
 func TestBootAsksFor(t *testing.T) {
 	configured := config.Default().Sandbox
+	limit := int64(600 << 20)
 	for name, c := range map[string]struct {
 		config  string // of the bundle; none if empty
 		options BootOptions
@@ -76,6 +78,10 @@ func TestBootAsksFor(t *testing.T) {
 		"a namespace beside": {
 			`{"linux": {"namespaces": [{"type": "network", "path": "/run/netns/a"}]}}`,
 			BootOptions{NetNS: "/run/netns/c"}, configured.MemoryMiB, "/run/netns/c",
+		},
+		"a limit beside": {
+			`{"linux": {"resources": {"memory": {"limit": 536870912}}}}`,
+			BootOptions{Resources: specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}}, 600 + 96, "",
 		},
 		"no OCI at all": {`{"any": "thing"}`, BootOptions{}, configured.MemoryMiB, ""},
 	} {

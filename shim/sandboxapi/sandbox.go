@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Sandbox is one pod. All methods may be called from any goroutine.
@@ -30,6 +31,9 @@ type BootOptions struct {
 	Bundle string
 	// Annotations are the pod's.
 	Annotations map[string]string
+	// Resources are the limits of all the pod's containers together, as far as
+	// they are known beforehand.
+	Resources specs.LinuxResources
 	// NetNS is the path of the pod's network namespace, empty if it has none.
 	NetNS string
 }

@@ -3,6 +3,7 @@ package sandboxapi
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -47,6 +48,10 @@ func (s *Service) Create(_ context.Context, r *api.CreateSandboxRequest) error {
 	if len(r.Rootfs) > 0 {
 		return fmt.Errorf("create sandbox %s: it has no root filesystem of its own to mount: %w", r.SandboxID, errdefs.ErrNotImplemented)
 	}
+	boot, err := bootOptions(r)
+	if err != nil {
+		return fmt.Errorf("create sandbox %s: %w", r.SandboxID, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.id != "" {
@@ -59,9 +64,18 @@ func (s *Service) Create(_ context.Context, r *api.CreateSandboxRequest) error {
 	if err != nil {
 		return fmt.Errorf("create sandbox %s: %w", r.SandboxID, err)
 	}
-	s.id, s.sandbox = r.SandboxID, sandbox
-	s.boot = BootOptions{Bundle: r.BundlePath, NetNS: r.NetnsPath, Annotations: r.Annotations}
+	s.id, s.sandbox, s.boot = r.SandboxID, sandbox, boot
 	return nil
+}
+
+// bootOptions are what a request says of the machine.
+func bootOptions(r *api.CreateSandboxRequest) (BootOptions, error) {
+	p, err := decodePod(r.Options)
+	if err != nil {
+		return BootOptions{}, err
+	}
+	maps.Copy(p.annotations, r.Annotations)
+	return BootOptions{Bundle: r.BundlePath, Annotations: p.annotations, Resources: p.resources, NetNS: r.NetnsPath}, nil
 }
 
 // get gives the sandbox if it has that id.

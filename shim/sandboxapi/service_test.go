@@ -17,14 +17,16 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pod is a sandbox without a machine.
-type pod struct {
+// machine is a sandbox whose machine is a pretence.
+type machine struct {
 	done chan struct{}
 	boot func(ctx context.Context) error
 
@@ -36,7 +38,7 @@ type pod struct {
 	stops   int
 }
 
-func (p *pod) Boot(ctx context.Context, o BootOptions) error {
+func (p *machine) Boot(ctx context.Context, o BootOptions) error {
 	if p.boot != nil {
 		if err := p.boot(ctx); err != nil {
 			return err
@@ -48,7 +50,7 @@ func (p *pod) Boot(ctx context.Context, o BootOptions) error {
 	return nil
 }
 
-func (p *pod) Status() Status {
+func (p *machine) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := Status{Ready: p.ready, CreatedAt: time.Unix(1, 0), Info: map[string]string{"kernel": "k"}}
@@ -58,15 +60,15 @@ func (p *pod) Status() Status {
 	return st
 }
 
-func (p *pod) Metrics(context.Context) (*stats.Metrics, error) {
+func (p *machine) Metrics(context.Context) (*stats.Metrics, error) {
 	return &stats.Metrics{Pids: &stats.PidsStat{Current: 7}}, nil
 }
 
-func (p *pod) Done() <-chan struct{} { return p.done }
-func (p *pod) Exit() Exit            { return p.exit }
+func (p *machine) Done() <-chan struct{} { return p.done }
+func (p *machine) Exit() Exit            { return p.exit }
 
 // end is the machine's.
-func (p *pod) end(status uint32) {
+func (p *machine) end(status uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
@@ -77,7 +79,7 @@ func (p *pod) end(status uint32) {
 	}
 }
 
-func (p *pod) Stop(ctx context.Context) error {
+func (p *machine) Stop(ctx context.Context) error {
 	p.mu.Lock()
 	p.stops++
 	err := p.stopErr
@@ -103,14 +105,14 @@ func (s *tasks) Shutdown(id string) { s.shutdown = append(s.shutdown, id) }
 
 type fixture struct {
 	*Service
-	pod     *pod
+	pod     *machine
 	tasks   *tasks
 	openErr error
 	down    chan struct{} // closed when the shim is asked to end
 }
 
 func newFixture() *fixture {
-	f := &fixture{pod: &pod{done: make(chan struct{})}, tasks: &tasks{}, down: make(chan struct{})}
+	f := &fixture{pod: &machine{done: make(chan struct{})}, tasks: &tasks{}, down: make(chan struct{})}
 	f.Service = New(Options{
 		Open:     func() (Sandbox, error) { return f.pod, f.openErr },
 		Tasks:    f.tasks,
@@ -139,6 +141,8 @@ func TestCreate(t *testing.T) {
 	f := newFixture()
 	request := &api.CreateSandboxRequest{
 		SandboxID: "p", BundlePath: "/b", NetnsPath: "/run/netns/x", Annotations: map[string]string{"a": "b"},
+		Options: &anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig", Value: message(
+			7, message(1, "c", 2, "d"), 7, message(1, "a", 2, "other"), 8, message(5, message(4, 64<<20)))},
 	}
 	if err := f.Create(t.Context(), request); err != nil || !f.tasks.held {
 		t.Fatalf("created: %v, held %v", err, f.tasks.held)
@@ -152,7 +156,11 @@ func TestCreate(t *testing.T) {
 	if err != nil || !st.Ready || st.PID != 42 {
 		t.Errorf("started: %v, %v", st, err)
 	}
-	want := BootOptions{Bundle: "/b", NetNS: "/run/netns/x", Annotations: map[string]string{"a": "b"}}
+	memory := int64(64 << 20)
+	want := BootOptions{
+		Bundle: "/b", NetNS: "/run/netns/x", Annotations: map[string]string{"a": "b", "c": "d"},
+		Resources: specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}},
+	}
 	if len(f.pod.booted) != 1 || !reflect.DeepEqual(f.pod.booted[0], want) {
 		t.Errorf("booted with %v", f.pod.booted)
 	}
