@@ -166,7 +166,7 @@ func (s *server) run() error {
 	// not answer its end for one that lives.
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	if rpc.Shutdown(ctx) != nil {
+	if errors.Is(rpc.Shutdown(ctx), context.DeadlineExceeded) {
 		log.L.Warn("calls were not answered")
 	}
 	return errors.Join(err, rpc.Close(), s.remote.Close())
