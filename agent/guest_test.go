@@ -825,6 +825,18 @@ func testStatsAndPids(t *testing.T, g *testGuest) {
 		m.GetMemory().GetUsageLimit() != uint64(limit) || m.GetCPU().GetUsageUsec() == 0 || m.GetMemory().GetAnon() == 0 || m.GetMemoryEvents() == nil {
 		t.Errorf("metrics %v", &m)
 	}
+	res, err = g.api.Stats(ctx, &agentv1.ContainerRef{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all stats.Metrics
+	if err := proto.Unmarshal(res.Metrics, &all); err != nil {
+		t.Fatal(err)
+	}
+	if all.GetPids().GetCurrent() <= m.GetPids().GetCurrent() || all.GetMemory().GetUsage() <= m.GetMemory().GetUsage() ||
+		all.GetCPU().GetUsageUsec() <= m.GetCPU().GetUsageUsec() {
+		t.Errorf("metrics of the guest %v, of a container in it %v", &all, &m)
+	}
 }
 
 func testOutOfMemory(t *testing.T, g *testGuest) {

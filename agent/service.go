@@ -150,6 +150,10 @@ func (s *service) UpdateContainer(ctx context.Context, req *agentv1.UpdateContai
 }
 
 func (s *service) Stats(_ context.Context, req *agentv1.ContainerRef) (*agentv1.StatsResponse, error) {
+	if req.GetContainerId() == "" {
+		metrics, err := guestStats()
+		return &agentv1.StatsResponse{Metrics: metrics}, err
+	}
 	c, err := s.agent.container(req.GetContainerId())
 	if err != nil {
 		return nil, err

@@ -12,21 +12,35 @@ import (
 
 // stats returns the container's io.containerd.cgroups.v2.Metrics, encoded.
 func (c *container) stats() ([]byte, error) {
-	manager, err := fs2.NewManager(&cgroups.Cgroup{}, string(c.cgroup))
+	data, err := c.cgroup.stats()
 	if err != nil {
 		return nil, fmt.Errorf("statistics of container %s: %w", c.id, err)
+	}
+	return data, nil
+}
+
+// guestStats are the numbers of all of the guest, as those of a container.
+func guestStats() ([]byte, error) {
+	// The root has no memory controller; libcontainer then reads /proc/meminfo.
+	data, err := cgroup(cgroupRoot).stats()
+	if err != nil {
+		return nil, fmt.Errorf("statistics of the guest: %w", err)
+	}
+	return data, nil
+}
+
+func (c cgroup) stats() ([]byte, error) {
+	manager, err := fs2.NewManager(&cgroups.Cgroup{}, string(c))
+	if err != nil {
+		return nil, err
 	}
 	st, err := manager.GetStats()
 	if err != nil {
-		return nil, fmt.Errorf("statistics of container %s: %w", c.id, err)
+		return nil, err
 	}
 	m := metrics(st)
-	m.MemoryEvents = c.cgroup.memoryEvents()
-	data, err := proto.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the statistics of container %s: %w", c.id, err)
-	}
-	return data, nil
+	m.MemoryEvents = c.memoryEvents()
+	return proto.Marshal(m)
 }
 
 func (c cgroup) memoryEvents() *stats.MemoryEvents {

@@ -31,7 +31,8 @@ type ContainerOptions struct {
 }
 
 // CreateContainer makes a container whose init process waits to be started. The
-// first container boots the machine, in a size that holds its limits. When it
+// first container boots the machine unless Boot has, in a size that holds its
+// limits, and in the network namespace that its configuration names. When it
 // fails nothing is left of the container; a machine that booted stays for the
 // next, until Stop.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
@@ -93,26 +94,6 @@ func (c *Container) makePlan(first bool) error {
 		c.log.Warn(note)
 	}
 	return nil
-}
-
-// machineSize is the size of a machine for the container, or for the whole pod
-// as far as its annotations tell.
-func (c *Container) machineSize() (virtcontainers.Size, error) {
-	config := c.sandbox.opts.Config
-	asked, err := config.ApplyAnnotations(c.spec.Annotations)
-	if err != nil {
-		return virtcontainers.Size{}, err
-	}
-	pod, err := virtcontainers.PodResources(c.spec.Annotations)
-	if err != nil {
-		return virtcontainers.Size{}, err
-	}
-	most := virtcontainers.Size(config.Limits())
-	size, err := virtcontainers.SizeFor(virtcontainers.Size(asked), most, pod)
-	if err != nil {
-		return virtcontainers.Size{}, err
-	}
-	return virtcontainers.SizeFor(size, most, c.spec.Linux.Resources)
 }
 
 // create makes the container's files while the machine boots, and the container

@@ -1,7 +1,7 @@
 // Package sandbox is one pod: its virtual machine, the connection to its agent,
 // and its containers.
 //
-//	          CreateContainer (first)        agent answered
+//	       Boot or first CreateContainer     agent answered
 //	(new) ────────────────────────▶ booting ───────────────▶ ready
 //	  │                                │                       │
 //	  │ Stop                           │ VM died, Stop         │ VM died, Stop

@@ -20,7 +20,6 @@ import (
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
-	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // CgroupFile names the file in a sandbox's directory that holds the pod's cgroup,
@@ -37,14 +36,15 @@ const (
 	defaultSHM = 64 << 20
 	// killTimeout bounds how long a killed machine may take to be gone.
 	killTimeout = 10 * time.Second
+	// maxVersion bounds what a guest calls its versions, in bytes.
+	maxVersion = 128
 )
 
 // guest is the sandbox's machine and the session with its agent. It is made
 // once, boots in its own goroutine, and ends when its machine does.
 type guest struct {
 	sandbox *Sandbox
-	size    virtcontainers.Size
-	pod     virtcontainers.Pod
+	hardware
 
 	// started is closed when the machine's processes run, ready when its agent
 	// has answered, gone when all of it has ended. Each is closed in the end:
@@ -55,22 +55,23 @@ type guest struct {
 	agent                *agentClient
 	network              *guestNetwork
 	cgroup               *cgroup.Group // nil if the processes stay where they are
+	kernel, version      string // of the guest's kernel and agent, as they say
 	err                  error
 }
 
-func newGuest(s *Sandbox, size virtcontainers.Size, pod virtcontainers.Pod) *guest {
+func newGuest(s *Sandbox, h hardware) *guest {
 	return &guest{
-		sandbox: s,
-		size:    size,
-		pod:     pod,
-		started: make(chan struct{}),
-		ready:   make(chan struct{}),
-		gone:    make(chan struct{}),
+		sandbox:  s,
+		hardware: h,
+		started:  make(chan struct{}),
+		ready:    make(chan struct{}),
+		gone:     make(chan struct{}),
 	}
 }
 
 // run is the guest's whole life.
 func (g *guest) run() {
+	defer g.sandbox.end()
 	defer close(g.gone)
 	phases := newPhases()
 	if err := g.boot(phases); err != nil {
@@ -237,6 +238,8 @@ func (g *guest) configure(ctx context.Context, phases *phases) error {
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
+	g.kernel = printable(reply.GetKernelRelease(), maxVersion)
+	g.version = printable(reply.GetAgentVersion(), maxVersion)
 	phases.guest(reply.GetPhases())
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/identifiers"
 	"github.com/containerd/errdefs"
@@ -47,13 +48,19 @@ type Sandbox struct {
 	tasks      sync.WaitGroup
 	nextStream atomic.Uint64
 
+	createdAt time.Time
+	ending    sync.Once
+	ended     chan struct{} // closed by end, after exit is written
+	exit      Exit
+
 	mu         sync.Mutex
 	stopped    bool
-	guest      *guest // nil before the first container
+	guest      *guest // nil before Boot or the first container
 	containers map[string]*Container
 }
 
-// New makes a sandbox that has no machine yet: the first container brings it.
+// New makes a sandbox that has no machine yet: Boot or the first container
+// brings it.
 // The calling process must be in a mount namespace of its own whose mounts do
 // not propagate to the host's.
 func New(o Options) (*Sandbox, error) {
@@ -82,6 +89,8 @@ func New(o Options) (*Sandbox, error) {
 		oom:        make(chan string, 64),
 		life:       life,
 		endLife:    end,
+		createdAt:  time.Now(),
+		ended:      make(chan struct{}),
 		containers: make(map[string]*Container),
 	}, nil
 }
@@ -134,6 +143,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		}
 	}
 	s.tasks.Wait()
+	s.end()
 	for _, c := range s.take() {
 		c.afterDelete(ctx)
 	}
@@ -163,13 +173,17 @@ func (s *Sandbox) take() []*Container {
 	return all
 }
 
+func (s *Sandbox) stoppedError() error {
+	return fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
+}
+
 // reserve makes room for a container, plans it and gives it the guest it will
-// run in, which boots if this is the first.
+// run in, which boots if there is none yet.
 func (s *Sandbox) reserve(c *Container) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return fmt.Errorf("sandbox %s is stopped: %w", s.opts.ID, errdefs.ErrFailedPrecondition)
+		return s.stoppedError()
 	}
 	if _, ok := s.containers[c.id]; ok {
 		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
@@ -177,15 +191,14 @@ func (s *Sandbox) reserve(c *Container) error {
 	if err := c.makePlan(s.guest == nil); err != nil {
 		return err
 	}
-	size, err := c.machineSize()
+	size, err := s.size(c.spec.Annotations, c.spec.Linux.Resources)
 	if err != nil {
 		return err
 	}
-	if s.guest == nil {
-		s.guest = newGuest(s, size, c.plan.Pod)
-		s.tasks.Go(s.guest.run)
+	c.guest, err = s.machineLocked(hardware{size: size, pod: c.plan.Pod})
+	if err != nil {
+		return err
 	}
-	c.guest = s.guest
 	s.containers[c.id] = c
 	return nil
 }

@@ -12,8 +12,10 @@ import (
 	"path/filepath"
 	"time"
 
+	sandboxv1 "github.com/containerd/containerd/api/runtime/sandbox/v1"
 	api "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 	"github.com/hyperhq/hyper/sandbox"
 	"github.com/hyperhq/hyper/sandbox/cgroup"
@@ -177,7 +179,7 @@ func removeCgroup(d runDir) error {
 }
 
 // askServer has a server that answers remove the task, and end if that was its
-// last.
+// last, or the id is that of its sandbox.
 func askServer(ctx context.Context, i invocation, address string, exit *api.DeleteResponse) error {
 	ctx, cancel := context.WithTimeout(ctx, politeTimeout)
 	defer cancel()
@@ -193,6 +195,12 @@ func askServer(ctx context.Context, i invocation, address string, exit *api.Dele
 	case err == nil:
 		exit.Pid, exit.ExitStatus, exit.ExitedAt = r.Pid, r.ExitStatus, r.ExitedAt
 	case !errdefs.IsNotFound(err):
+		return err
+	}
+	// The id may be a sandbox's: that ends whatever lives in it. Of another, it
+	// is no more than the next. A server of before the sandbox API refuses it.
+	_, err = sandboxv1.NewTTRPCSandboxClient(client).ShutdownSandbox(ctx, &sandboxv1.ShutdownSandboxRequest{SandboxID: i.ID})
+	if err != nil && !errdefs.IsNotImplemented(errgrpc.ToNative(err)) {
 		return err
 	}
 	_, err = api.NewTTRPCTaskClient(client).Shutdown(ctx, &api.ShutdownRequest{ID: i.ID})

@@ -4,8 +4,10 @@
 // One binary is four programs, by its last argument:
 //
 //	start    in a bundle: joins or starts the pod's server, prints its address
-//	(none)   the server: task service of one sandbox (package task)
-//	delete   cleans up after a container, whatever state its server is in
+//	(none)   the server: task and sandbox service of one sandbox (packages task
+//	         and sandboxapi)
+//	delete   cleans up after a container or sandbox, whatever state its server
+//	         is in
 //	-info    what this runtime can do; -v, which version this is
 //
 // # Start
@@ -13,7 +15,9 @@
 // containerd has asked in three ways over time, and the answer follows the
 // question (bootstrap.go). Containers with the same group annotation share a
 // server: its socket's address is a function of the group, and whoever binds it
-// first starts the server, under a lock on the socket's directory.
+// first starts the server, under a lock on the socket's directory. A sandbox of
+// the sandbox API has a start as well, in a bundle of its own that may have no
+// configuration; its containers then have none.
 //
 // The server is started into a mount namespace of its own. Its first act is to
 // make all mounts slaves: what is mounted on the host later still arrives (the
@@ -46,7 +50,8 @@
 //
 // containerd runs delete after every task it removes, and when it has lost a
 // server. A server that answers is asked to remove that one container and then
-// to end, which it does if no other lives. One that does not answer is killed.
+// to end, which it does if no other lives. Delete of a sandbox ends its server
+// whoever lives in it. One that does not answer is killed.
 // What a dead server left (processes, socket, directory) is removed; its mounts
 // went with its namespace.
 package shim

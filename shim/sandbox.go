@@ -2,9 +2,11 @@ package shim
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox"
+	"github.com/hyperhq/hyper/shim/sandboxapi"
 	"github.com/hyperhq/hyper/shim/task"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -12,20 +14,17 @@ import (
 // opener makes the function that makes the server's sandbox. isolated is why
 // the server must not have one. Errors are told there, and not when the server
 // starts, so that they reach the user as the answer to Create.
-func opener(i invocation, dir runDir, isolated error) func(context.Context, string) (task.Sandbox, error) {
-	return func(context.Context, string) (task.Sandbox, error) {
+func opener(i invocation, dir runDir, isolated error) func() (pod, error) {
+	return func() (pod, error) {
 		if isolated != nil {
-			return nil, isolated
+			return pod{}, isolated
 		}
 		c, err := config.Load()
 		if err != nil {
-			return nil, err
+			return pod{}, err
 		}
 		s, err := sandbox.New(sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c})
-		if err != nil {
-			return nil, err
-		}
-		return pod{s}, nil
+		return pod{s}, err
 	}
 }
 
@@ -44,6 +43,32 @@ func (p pod) CreateContainer(ctx context.Context, o task.ContainerOptions) (task
 		return nil, err
 	}
 	return container{c, init}, nil
+}
+
+// podSandbox is a sandbox as the sandbox service wants it.
+type podSandbox struct{ pod }
+
+func (p podSandbox) Boot(ctx context.Context, o sandboxapi.BootOptions) error {
+	return p.Sandbox.Boot(ctx, sandbox.BootOptions(o))
+}
+
+func (p podSandbox) Status() sandboxapi.Status {
+	st := p.Sandbox.Status()
+	version, _ := buildVersion()
+	info := map[string]string{"runtime": Name + " " + version}
+	if st.Size.VCPUs != 0 {
+		info["vcpus"] = strconv.FormatUint(uint64(st.Size.VCPUs), 10)
+		info["memory_mib"] = strconv.FormatUint(st.Size.MemoryMiB, 10)
+	}
+	if st.Kernel != "" {
+		info["kernel"], info["agent"] = st.Kernel, st.Agent
+	}
+	return sandboxapi.Status{Ready: st.Ready, PID: uint32(st.PID), CreatedAt: st.CreatedAt, Info: info}
+}
+
+func (p podSandbox) Exit() sandboxapi.Exit {
+	e := p.Sandbox.Exit()
+	return sandboxapi.Exit{Status: e.Status, At: e.At}
 }
 
 type container struct {

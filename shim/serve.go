@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/shim/event"
+	"github.com/hyperhq/hyper/shim/sandboxapi"
 	"github.com/hyperhq/hyper/shim/stdio"
 	"github.com/hyperhq/hyper/shim/task"
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ const (
 	closeTimeout  = 10 * time.Second
 	flushTimeout  = 3 * time.Second
 	loggerTimeout = 13 * time.Second
+	// answerTimeout bounds the last answers.
+	answerTimeout = time.Second
 	// killTimeout bounds the end of what is left after all that.
 	killTimeout = time.Second
 	// maxDump bounds a dump of all goroutines, in bytes.
@@ -99,6 +102,7 @@ type server struct {
 	events   *event.Queue
 	stdio    *stdio.Host
 	tasks    *task.Service
+	sandbox  *sandboxapi.Service
 	ended    chan struct{} // closed when the end has begun
 	ending   sync.Once
 }
@@ -115,11 +119,17 @@ func newServer(i invocation, l *net.UnixListener, isolated error) *server {
 		ended:    make(chan struct{}),
 	}
 	s.events = event.NewQueue(ctx, i.Namespace, s.remote)
+	open := sync.OnceValues(opener(i, s.dir, isolated)) // whoever comes first
 	s.tasks = task.New(ctx, task.Options{
 		ID:       i.ID,
-		Open:     opener(i, s.dir, isolated),
+		Open:     func(context.Context, string) (task.Sandbox, error) { return open() },
 		Events:   s.events,
 		Stdio:    s.stdio,
+		Shutdown: s.end,
+	})
+	s.sandbox = sandboxapi.New(sandboxapi.Options{
+		Open:     func() (sandboxapi.Sandbox, error) { p, err := open(); return podSandbox{p}, err },
+		Tasks:    s.tasks,
 		Shutdown: s.end,
 	})
 	return s
@@ -146,11 +156,20 @@ func (s *server) run() error {
 		return fmt.Errorf("make the ttrpc server: %w", err)
 	}
 	task.Register(rpc, s.tasks)
+	sandboxapi.Register(rpc, s.sandbox)
 	served := make(chan error, 1)
 	go func() { served <- rpc.Serve(context.Background(), s.listener) }()
 	err = s.wait(served)
 	s.end()
-	return errors.Join(err, s.close(), rpc.Close(), s.remote.Close())
+	err = errors.Join(err, s.close())
+	// What has been asked is answered first: containerd takes a sandbox that did
+	// not answer its end for one that lives.
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	if errors.Is(rpc.Shutdown(ctx), context.DeadlineExceeded) {
+		log.L.Warn("calls were not answered")
+	}
+	return errors.Join(err, rpc.Close(), s.remote.Close())
 }
 
 // wait returns when the end has begun, by request or by signal, or serving has
@@ -184,11 +203,11 @@ func (s *server) wait(served <-chan error) error {
 	}
 }
 
-// close ends the tasks, then delivers their last events, then sees off the
+// close ends the sandbox and its tasks, then delivers their last events, then sees off the
 // loggers.
 func (s *server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	err := s.tasks.Close(ctx)
+	err := errors.Join(s.sandbox.Close(ctx), s.tasks.Close(ctx))
 	cancel()
 	ctx, cancel = context.WithTimeout(context.Background(), flushTimeout)
 	err = errors.Join(err, s.events.Close(ctx))

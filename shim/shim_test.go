@@ -276,8 +276,8 @@ func TestStartSpeaksToEveryContainerd(t *testing.T) {
 	}
 }
 
-// tasks is a client of a server.
-func tasks(t *testing.T, address string) api.TTRPCTaskService {
+// dial is a connection to a server.
+func dial(t *testing.T, address string) *ttrpc.Client {
 	t.Helper()
 	conn, err := net.Dial("unix", strings.TrimPrefix(address, "unix://"))
 	if err != nil {
@@ -285,7 +285,13 @@ func tasks(t *testing.T, address string) api.TTRPCTaskService {
 	}
 	client := ttrpc.NewClient(conn)
 	t.Cleanup(func() { _ = client.Close() })
-	return api.NewTTRPCTaskClient(client)
+	return client
+}
+
+// tasks is a client of a server's task service.
+func tasks(t *testing.T, address string) api.TTRPCTaskService {
+	t.Helper()
+	return api.NewTTRPCTaskClient(dial(t, address))
 }
 
 func connect(t *testing.T, address, id string) error {
@@ -434,17 +440,13 @@ func TestBadStarts(t *testing.T) {
 		spec, want string
 		dir        string
 	}{
-		"no spec":       {"", "config.json", ""},
 		"broken spec":   {"{", "config.json", ""},
 		"long dir":      {"{}", "socket_dir", "/" + strings.Repeat("x", 50)},
 		"dir in a file": {"{}", "socket", "/etc/passwd/s"},
 	} {
 		path := filepath.Join(b, "config.json")
-		_ = os.Remove(path)
-		if c.spec != "" {
-			if err := os.WriteFile(path, []byte(c.spec), 0o600); err != nil {
-				t.Fatal(err)
-			}
+		if err := os.WriteFile(path, []byte(c.spec), 0o600); err != nil {
+			t.Fatal(err)
 		}
 		was := s.sockets
 		if c.dir != "" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -70,9 +71,14 @@ func start(ctx context.Context, i invocation, input []byte, out io.Writer) error
 	return fmt.Errorf("start: %w", errors.Join(err, os.Remove(socketPath(address))))
 }
 
-// groupOf reads which containers share a server with the one in bundle.
+// groupOf reads which containers share a server with the one in bundle. The
+// bundle of a sandbox, for which there is a start as well, may have no
+// configuration: its containers join by its id.
 func groupOf(bundle, id string) (string, error) {
 	f, err := os.Open(filepath.Join(bundle, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, nil // if it is a container's, Create says so
+	}
 	if err != nil {
 		return "", fmt.Errorf("read the bundle: %w", err)
 	}

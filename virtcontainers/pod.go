@@ -57,6 +57,22 @@ type Pod struct {
 	Cgroup string
 }
 
+// PodOf is what a sandbox's own configuration says of it, where no container of
+// it runs.
+func PodOf(spec *specs.Spec) Pod {
+	pod := Pod{Hostname: spec.Hostname}
+	if spec.Linux == nil {
+		return pod
+	}
+	pod.Sysctls, pod.Cgroup = spec.Linux.Sysctl, spec.Linux.CgroupsPath
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			pod.NetNS = ns.Path
+		}
+	}
+	return pod
+}
+
 // PodResources are the limits of a pod as a whole, as far as containerd's CRI
 // plugin knows them when it makes the pod; nil if it does not.
 func PodResources(annotations map[string]string) (*specs.LinuxResources, error) {

@@ -102,3 +102,21 @@ func TestPodResources(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestPodOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec *specs.Spec
+		want string
+	}{
+		"no Linux":   {&specs.Spec{}, ""},
+		"the host's": {newSpec(namespaces(specs.LinuxNamespace{Type: specs.IPCNamespace, Path: "/ipc"})), ""},
+		"a new one":  {newSpec(namespaces(specs.LinuxNamespace{Type: specs.NetworkNamespace})), ""},
+		"a given one": {newSpec(namespaces(
+			specs.LinuxNamespace{Type: specs.IPCNamespace, Path: "/ipc"}, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/net"},
+		)), "/net"},
+	} {
+		if got := PodOf(c.spec).NetNS; got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}

@@ -48,6 +48,7 @@ type Service struct {
 	containers map[string]*container
 	making     map[string]*making
 	created    bool // a container has been asked for
+	held       bool // the shim's end is not ours to decide
 	closing    bool
 }
 
@@ -194,12 +195,25 @@ func (s *Service) watchOOM(sandbox Sandbox) {
 	}
 }
 
+// Hold makes Shutdown leave the shim alone, for good: the pod is more than its
+// containers, and somebody else ends it. ErrUnavailable if that has begun.
+func (s *Service) Hold() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return fmt.Errorf("the shim is shutting down: %w", errdefs.ErrUnavailable)
+	}
+	s.held = true
+	return nil
+}
+
 // Shutdown ends the shim if no container lives, or is being made. A shim that
 // has not yet made any ends only if its own id is named: containerd cleans up
-// after a container whose group's next shim this is already.
+// after a container whose group's next shim this is already. It does nothing
+// after Hold.
 func (s *Service) Shutdown(id string) {
 	s.mu.Lock()
-	stay := s.closing || len(s.containers)+len(s.making) > 0 || (!s.created && id != s.o.ID)
+	stay := s.closing || s.held || len(s.containers)+len(s.making) > 0 || (!s.created && id != s.o.ID)
 	if !stay {
 		s.closing = true
 	}

@@ -542,3 +542,23 @@ func TestShutdown(t *testing.T) {
 	}
 	f.Shutdown("d") // again
 }
+
+func TestHold(t *testing.T) {
+	f := newFixture(t, map[string][]string{"c": {"true"}})
+	if err := f.Hold(); err != nil {
+		t.Fatal(err)
+	}
+	f.create("c", stdio.Config{})
+	f.delete("c", "")
+	f.Shutdown("c")
+	select {
+	case <-f.down:
+		t.Error("it ended with its last container")
+	default:
+	}
+	other := newFixture(t, nil)
+	other.Shutdown("c")
+	if err := other.Hold(); !errdefs.IsUnavailable(err) {
+		t.Errorf("hold after the end: %v", err)
+	}
+}

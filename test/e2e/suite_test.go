@@ -81,6 +81,13 @@ func suite() []test {
 		{name: "task/pod", run: testPod, vm: true},
 		{name: "task/unprivileged", run: testUnprivileged, vm: true},
 
+		{name: "sandbox/life", run: testSandboxLife, vm: true},
+		{name: "sandbox/machine dies", run: testSandboxDies, vm: true},
+		{name: "sandbox/does not boot", run: testSandboxDoesNotBoot, vm: true},
+		{name: "sandbox/removed with its containers", run: testSandboxRemoved, vm: true},
+		{name: "sandbox/containerd restarts", run: testSandboxRestart, vm: true},
+		{name: "sandbox/ctr", run: testSandboxCtr, vm: true},
+
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/refuse", run: testFailingHook},
 

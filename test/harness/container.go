@@ -69,7 +69,8 @@ type Container struct {
 	Cell *Cell
 	Spec *specs.Spec
 
-	rootfs []*types.Mount
+	sandbox string // id of the sandbox that it was made for, or empty
+	rootfs  []*types.Mount
 }
 
 // Container makes a container which runs `sh` unless options say otherwise,
@@ -87,6 +88,12 @@ func (c *Cell) Container(t T, options ...Option) *Container {
 // ContainerWithID is Container with an id of the caller's choice.
 func (c *Cell) ContainerWithID(t T, id string, options ...Option) *Container {
 	t.Helper()
+	return c.container(t, id, "", options...)
+}
+
+// container makes a container, in a sandbox if that is not empty.
+func (c *Cell) container(t T, id, sandbox string, options ...Option) *Container {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	spec, err := defaultSpec(ctx, c.Namespace, id)
@@ -96,7 +103,7 @@ func (c *Cell) ContainerWithID(t T, id string, options ...Option) *Container {
 	for _, option := range options {
 		option(spec)
 	}
-	container := &Container{ID: id, Cell: c, Spec: spec}
+	container := &Container{ID: id, Cell: c, Spec: spec, sandbox: sandbox}
 	t.Cleanup(func() { container.remove(t) })
 	if err := container.make(ctx); err != nil {
 		t.Fatalf("making the container %s: %v", id, err)
@@ -131,6 +138,7 @@ func (c *Container) record(ctx context.Context, spec *anypb.Any) error {
 			Spec:        spec,
 			Snapshotter: snapshotter,
 			SnapshotKey: c.ID,
+			Sandbox:     c.sandbox,
 		},
 	})
 	if err != nil {

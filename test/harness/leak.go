@@ -114,6 +114,8 @@ func (s Snapshot) addFiles(c *Cell) {
 		c.Dir + "/fifo/*",
 		c.Dir + "/state/io.containerd.runtime.v2.task/*/*",
 		c.Dir + "/root/io.containerd.runtime.v2.task/*/*",
+		c.Dir + "/state/io.containerd.sandbox.controller.v1.shim/*/*",
+		c.Dir + "/root/io.containerd.sandbox.controller.v1.shim/*/*",
 		c.Dir + "/state/*/shim*",
 		c.Dir + "/run/*",
 		"/var/lib/hyper/*",

@@ -1,0 +1,126 @@
+package sandbox
+
+import (
+	"cmp"
+	"context"
+	"maps"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// BootOptions are what a machine is made with when no container brings it. Each
+// may be left out.
+type BootOptions struct {
+	// Bundle is the path of the sandbox's bundle. The configuration in it, if
+	// there is one, sizes the machine as that of a first container does.
+	Bundle string
+	// Annotations are added to the configuration's, and go before them.
+	Annotations map[string]string
+	// Resources are limits that the machine must hold beside the
+	// configuration's.
+	Resources specs.LinuxResources
+	// NetNS is the path of the network namespace that the machine is to be in;
+	// empty is the one that the configuration names, or a new one.
+	NetNS string
+	// Hostname, Sysctls and Cgroup are as in virtcontainers.Pod, and go before
+	// those of the configuration.
+	Hostname, Cgroup string
+	Sysctls          map[string]string
+}
+
+// Boot starts the machine without a container, and returns once its agent has
+// answered. A machine that is there already stays as it is, whatever o says, and
+// is waited for. When ctx ends before, the machine boots on, until Stop.
+func (s *Sandbox) Boot(ctx context.Context, o BootOptions) error {
+	h, err := s.planMachine(o)
+	if err != nil {
+		return err
+	}
+	g, err := s.machine(h)
+	if err != nil {
+		return err
+	}
+	if err := g.wait(ctx, g.ready); err != nil {
+		return err
+	}
+	_, err = g.call()
+	return err
+}
+
+func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
+	spec := &specs.Spec{}
+	if o.Bundle != "" {
+		found, err := readSpec(o.Bundle)
+		switch {
+		case err == nil:
+			spec = found
+		case !errdefs.IsNotFound(err):
+			return hardware{}, err
+		}
+	}
+	annotations := make(map[string]string)
+	maps.Copy(annotations, spec.Annotations)
+	maps.Copy(annotations, o.Annotations)
+	size, err := s.size(annotations, &o.Resources)
+	if err == nil && spec.Linux != nil {
+		size, err = virtcontainers.SizeFor(size, virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
+	}
+	return hardware{size: size, pod: o.pod(spec)}, err
+}
+
+// pod is what the machine is to be.
+func (o BootOptions) pod(spec *specs.Spec) virtcontainers.Pod {
+	pod := virtcontainers.PodOf(spec)
+	pod.NetNS = cmp.Or(o.NetNS, pod.NetNS)
+	pod.Hostname = cmp.Or(o.Hostname, pod.Hostname)
+	pod.Cgroup = cmp.Or(o.Cgroup, pod.Cgroup)
+	if len(o.Sysctls) > 0 {
+		pod.Sysctls = o.Sysctls
+	}
+	return pod
+}
+
+// hardware is what a machine is given.
+type hardware struct {
+	size virtcontainers.Size
+	pod  virtcontainers.Pod
+}
+
+// size is how large the machine must be for what annotations and limits ask.
+func (s *Sandbox) size(annotations map[string]string, r *specs.LinuxResources) (virtcontainers.Size, error) {
+	asked, err := s.opts.Config.ApplyAnnotations(annotations)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	pod, err := virtcontainers.PodResources(annotations)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	most := virtcontainers.Size(s.opts.Config.Limits())
+	size, err := virtcontainers.SizeFor(virtcontainers.Size(asked), most, pod)
+	if err != nil {
+		return virtcontainers.Size{}, err
+	}
+	return virtcontainers.SizeFor(size, most, r)
+}
+
+// machine gives the sandbox's guest. If there is none, one boots on h.
+func (s *Sandbox) machine(h hardware) (*guest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.machineLocked(h)
+}
+
+func (s *Sandbox) machineLocked(h hardware) (*guest, error) {
+	if s.stopped {
+		return nil, s.stoppedError()
+	}
+	if s.guest == nil {
+		s.guest = newGuest(s, h)
+		s.tasks.Go(s.guest.run)
+	}
+	return s.guest, nil
+}

@@ -1,0 +1,90 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/errdefs"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// Status is what a sandbox is at one moment.
+type Status struct {
+	// Ready says that the machine runs and its agent has answered.
+	Ready bool
+	// PID is a live process of the host that stands for the sandbox, 0 if there
+	// is none.
+	PID int
+	// CreatedAt is when the sandbox was made.
+	CreatedAt time.Time
+	// Size is the machine's; zero before there is one.
+	Size virtcontainers.Size
+	// Kernel and Agent are the versions that a guest says it has, once it is
+	// ready.
+	Kernel, Agent string
+}
+
+// Status is what the sandbox is now.
+func (s *Sandbox) Status() Status {
+	status := Status{CreatedAt: s.createdAt}
+	s.mu.Lock()
+	g := s.guest
+	s.mu.Unlock()
+	if g == nil {
+		return status
+	}
+	status.Size = g.size
+	select {
+	case <-g.ready:
+	default:
+		status.PID = g.pid() // it boots
+		return status
+	}
+	if g.err != nil {
+		return status
+	}
+	status.Kernel, status.Agent = g.kernel, g.version
+	if _, err := g.call(); err == nil {
+		status.Ready, status.PID = true, g.pid()
+	}
+	return status
+}
+
+// Metrics are the numbers of the whole guest, its kernel and agent among them.
+// errdefs.ErrUnavailable if it is not ready.
+func (s *Sandbox) Metrics(ctx context.Context) (*stats.Metrics, error) {
+	if !s.Status().Ready {
+		return nil, fmt.Errorf("the virtual machine of sandbox %s does not run: %w", s.opts.ID, errdefs.ErrUnavailable)
+	}
+	s.mu.Lock()
+	g := s.guest
+	s.mu.Unlock()
+	m, err := g.agent.stats(ctx, &agentv1.ContainerRef{})
+	if err != nil {
+		return nil, fmt.Errorf("measuring the guest of sandbox %s: %w", s.opts.ID, err)
+	}
+	return m, nil
+}
+
+// Done is closed when the sandbox has ended: its machine is gone, for whatever
+// reason, or was never booted and cannot be any more.
+func (s *Sandbox) Done() <-chan struct{} { return s.ended }
+
+// Exit tells how the sandbox ended, after Done: with status 0 if Stop was asked
+// for, with that of a killed process if the machine died or did not boot.
+func (s *Sandbox) Exit() Exit { return s.exit }
+
+// end closes Done.
+func (s *Sandbox) end() {
+	s.ending.Do(func() {
+		s.exit = killed()
+		if s.life.Err() != nil {
+			s.exit.Status = 0
+		}
+		close(s.ended)
+	})
+}

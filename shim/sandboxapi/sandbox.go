@@ -1,0 +1,70 @@
+package sandboxapi
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Sandbox is one pod. All methods may be called from any goroutine.
+type Sandbox interface {
+	// Boot starts the machine unless that runs, and returns once it can have
+	// containers.
+	Boot(ctx context.Context, o BootOptions) error
+	// Status is what the sandbox is now.
+	Status() Status
+	// Metrics are the numbers of the whole guest.
+	Metrics(ctx context.Context) (*stats.Metrics, error)
+	// Done is closed when the machine has ended and when there never will be
+	// one; Exit then tells how.
+	Done() <-chan struct{}
+	Exit() Exit
+	// Stop ends the machine and releases everything. It may be called again.
+	Stop(ctx context.Context) error
+}
+
+// BootOptions are what containerd says of the machine.
+type BootOptions struct {
+	// Bundle is the sandbox's; there may be no configuration in it.
+	Bundle string
+	// Annotations are the pod's.
+	Annotations map[string]string
+	// Resources are the limits of all the pod's containers together, as far as
+	// they are known beforehand.
+	Resources specs.LinuxResources
+	// NetNS is the path of the pod's network namespace, empty if it has none.
+	NetNS string
+	// Hostname and Sysctls are the pod's, Cgroup is where its processes on the
+	// host are to be, as linux.cgroupsPath has it. Each may be empty.
+	Hostname, Cgroup string
+	Sysctls          map[string]string
+}
+
+// Status is what a sandbox is at one moment.
+type Status struct {
+	// Ready says that containers can be made.
+	Ready bool
+	// PID is a live process of the host in the pod's network namespace, or 0.
+	PID uint32
+	// CreatedAt is when the sandbox was made.
+	CreatedAt time.Time
+	// Info is for a person.
+	Info map[string]string
+}
+
+// Exit is how a sandbox ended.
+type Exit struct {
+	Status uint32
+	At     time.Time
+}
+
+// Tasks is the task service of the same sandbox.
+type Tasks interface {
+	// Hold keeps the shim when no container is left. It fails with
+	// ErrUnavailable once the shim ends.
+	Hold() error
+	// Shutdown ends the shim if it was started for id, and no container lives.
+	Shutdown(id string)
+}
