@@ -101,6 +101,11 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 		"-serial", "file:"+g.console,
 		"-device", "virtio-rng-pci",
 		"-chardev", "socket,reconnect=1,id=agent,path="+socket,
+		// Networks of QEMU's own that reach nothing, but an echo on the first.
+		"-netdev", "user,id=net0,restrict=on,ipv6=off,guestfwd=tcp:10.0.2.100:7-cmd:cat",
+		"-device", "virtio-net-pci,netdev=net0,romfile=,mac="+testMACs[0],
+		"-netdev", "user,id=net1,restrict=on,ipv6=off",
+		"-device", "virtio-net-pci,netdev=net1,romfile=,mac="+testMACs[1],
 		"-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=agent,name=hyper.agent")
 	var qemuErr bytes.Buffer
 	cmd.Stderr = &qemuErr

@@ -20,14 +20,14 @@ const ofContainer = "container:"
 // processes until then, whatever ends meanwhile.
 func (a *Agent) joinContainers(spec *specs.Spec) (release func(), err error) {
 	var held []*os.File
-	release = func() {
+	closeAll := func() {
 		for _, f := range held {
 			f.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			release()
+			closeAll()
 		}
 	}()
 	for i := range spec.Linux.Namespaces {
@@ -47,7 +47,7 @@ func (a *Agent) joinContainers(spec *specs.Spec) (release func(), err error) {
 		// libcontainer has a child open it, which does not inherit the descriptor.
 		ns.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 	}
-	return release, nil
+	return closeAll, nil
 }
 
 // openPIDNamespace opens the PID namespace of a container's init.
