@@ -21,6 +21,11 @@
 // owns (processes, cgroup, mounts, streams) is released by deleting it, in the
 // reverse order of its making, and deleting can be tried again after it failed.
 //
+// The containers of a pod share the guest's own network, IPC and UTS namespaces:
+// their specs list none. What the pod has of these is set by Configure (names,
+// sysctls, /dev/shm) and SetNetwork. A PID namespace is shared by naming the
+// container that has it. Connections to the pod's loopback come as streams.
+//
 // PID 1 must not end: a panic in a request is that request's error, and what
 // the agent cannot live without is logged before the machine is powered off.
 //

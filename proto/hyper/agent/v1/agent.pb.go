@@ -105,10 +105,11 @@ type ConfigureRequest struct {
 	Entropy  []byte                 `protobuf:"bytes,3,opt,name=entropy,proto3" json:"entropy,omitempty"`   // at most 512 bytes, credited to the guest's pool
 	Mounts   []*Mount               `protobuf:"bytes,4,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	// Of the guest's own namespaces, which containers of a pod share: net.* and
-	// those of IPC and UTS. Any other is refused.
+	// those of IPC and UTS. Any other is refused. Names as in sysctl(8). Those of
+	// one interface are set by each SetNetwork that gives an interface this name.
 	Sysctls map[string]string `protobuf:"bytes,5,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Size in bytes of /run/hyper/shm, the tmpfs that the containers of a pod
-	// share as /dev/shm. 0: there is none.
+	// share as /dev/shm. 0 leaves it as it is; at first there is none.
 	ShmSize       uint64 `protobuf:"varint,6,opt,name=shm_size,json=shmSize,proto3" json:"shm_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -391,7 +392,11 @@ type CreateContainerRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// OCI runtime configuration (config.json) as JSON, its paths rewritten to
-	// the guest's: root.path and bind mount sources are paths in the guest.
+	// the guest's: root.path and bind mount sources are paths in the guest. A
+	// namespace that it does not list is the guest's own. The path of a PID
+	// namespace may be "container:" and the id of a container: that of its init,
+	// which must live (else FAILED_PRECONDITION). When the container that brought
+	// the namespace dies, so do all processes in it.
 	Spec          []byte   `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	Streams       *Streams `protobuf:"bytes,3,opt,name=streams,proto3" json:"streams,omitempty"`
 	Mounts        []*Mount `protobuf:"bytes,4,rep,name=mounts,proto3" json:"mounts,omitempty"` // made before the container, gone with it
