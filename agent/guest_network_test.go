@@ -78,6 +78,16 @@ func (g *testGuest) asRoot(t *testing.T, script string) string {
 	return out
 }
 
+// addBridge adds a bridge, if the guest's kernel has such.
+func (g *testGuest) addBridge(t *testing.T, name string) bool {
+	t.Helper()
+	ok := g.asRoot(t, "ip link add "+name+" type bridge && ip link set "+name+" up && echo yes; true") == "yes\n"
+	if !ok {
+		t.Log("this kernel has no bridges: what containers make themselves is tested with the other")
+	}
+	return ok
+}
+
 func wantLines(t *testing.T, what, got string, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
@@ -130,7 +140,7 @@ func testNetworkUntouched(t *testing.T, g *testGuest) {
 	fmt.Fprintln(s.stdin, "before")
 	until(t, s.stdout, &heard, "before\n")
 	g.asRoot(t, "route del default; route add default gw 10.0.2.2 window 7777 dev pod0; ip addr del 192.0.2.7/32 dev pod0; ip addr add 192.0.2.7/32 dev pod0 label pod0:kept")
-	show := showNetwork + "; cat /proc/net/route /proc/net/ipv6_route /sys/class/net/pod?/carrier_changes"
+	show := showNetwork + "; cat /proc/net/route /sys/class/net/pod?/carrier_changes"
 	before := g.asRoot(t, show)
 	for range 2 {
 		g.setNetwork(t, podNetwork())
@@ -144,12 +154,13 @@ func testNetworkUntouched(t *testing.T, g *testGuest) {
 	until(t, s.stdout, &heard, "after\n")
 }
 
-// stable leaves out the neighbours that the kernel learns by itself.
+// stable leaves out what the kernel comes to know by itself: neighbours, and that
+// nobody else has an address.
 func stable(network string) string {
 	var kept []string
 	for line := range strings.Lines(network) {
 		if !strings.Contains(line, "lladdr") || strings.Contains(line, "PERMANENT") {
-			kept = append(kept, line)
+			kept = append(kept, strings.ReplaceAll(line, " tentative", ""))
 		}
 	}
 	return strings.Join(kept, "")
@@ -157,7 +168,11 @@ func stable(network string) string {
 
 func testNetworkShrinks(t *testing.T, g *testGuest) {
 	// What a container made of itself is its own.
-	g.asRoot(t, "ip link add br7 type bridge; ip addr add 10.77.0.1/24 dev br7; ip link set br7 up; ip addr add 10.0.9.9/24 dev pod0; ip route add 10.88.0.0/16 dev pod0")
+	bridged := g.addBridge(t, "br7")
+	if bridged {
+		g.asRoot(t, "ip addr add 10.77.0.1/24 dev br7")
+	}
+	g.asRoot(t, "ip addr add 10.0.9.9/24 dev pod0; ip route add 10.88.0.0/16 dev pod0")
 	less := podNetwork()
 	less.Interfaces = less.Interfaces[:1]
 	less.Interfaces[0].Addresses = []string{"10.0.2.15/24", "10.9.0.1/16"} // one has moved
@@ -166,9 +181,12 @@ func testNetworkShrinks(t *testing.T, g *testGuest) {
 	g.setNetwork(t, less)
 	out := g.asRoot(t, showNetwork)
 	wantLines(t, "less network", out, "inet 10.0.2.15/24", "inet 10.9.0.1/16 brd 10.9.255.255 scope global pod0", "default via 10.0.2.3 dev pod0",
-		"10.0.2.0/24 dev pod0 scope link", "pod1: <BROADCAST,MULTICAST> mtu 1500", "inet6 fe80::", "inet 127.0.0.1/8", "inet 10.77.0.1/24")
+		"10.0.2.0/24 dev pod0 scope link", "pod1: <BROADCAST,MULTICAST> mtu 1500", "inet6 fe80::", "inet 127.0.0.1/8")
 	wantNone(t, "less network", out, "192.0.2.7", "fd00:1::", "198.51.100", "203.0.113", "10.0.2.2 ", "10.0.9.9", "10.88.0.0", "2001:db8", "PERMANENT", "169.254")
-	g.asRoot(t, "ip link del br7")
+	if bridged {
+		wantLines(t, "the bridge", out, "inet 10.77.0.1/24")
+		g.asRoot(t, "ip link del br7")
+	}
 	g.setNetwork(t, &agentv1.SetNetworkRequest{})
 	wantNone(t, "no network", g.asRoot(t, showNetwork), "10.0.2", "10.9.0", "pod0: <BROADCAST,MULTICAST,UP")
 }
@@ -211,10 +229,11 @@ func testNetworkNames(t *testing.T, g *testGuest) {
 	named("b0", "c.1")
 	named("c.1", "b0")
 	// A name that something else has.
-	g.asRoot(t, "ip link add d0 type bridge; ip link set d0 up")
-	named("d0", "b0")
-	wantLines(t, "who had the name", g.asRoot(t, "ip link"), "moved0: <")
-	g.asRoot(t, "ip link del moved0")
+	if g.addBridge(t, "d0") {
+		named("d0", "b0")
+		wantLines(t, "who had the name", g.asRoot(t, "ip link"), "moved0: <")
+		g.asRoot(t, "ip link del moved0")
+	}
 	_, err := g.api.SetNetwork(testCtx(t), &agentv1.SetNetworkRequest{Interfaces: []*agentv1.Interface{{Mac: testMACs[0], Name: "lo"}}})
 	wantCode(t, "the name lo", err, codes.InvalidArgument)
 }

@@ -14,9 +14,11 @@ import (
 // testSharedNamespaces has containers of a pod share the guest's own namespaces,
 // whose names and settings are not theirs to set.
 func testSharedNamespaces(t *testing.T, g *testGuest) {
-	_, out, errs := g.run(t, "share", podSpec("share", "sh", "-c", "hostname; ls /sys/class/net/*/address"))
-	if !strings.HasPrefix(out, "guest\n") || strings.Count(out, "\n") < 4 {
-		t.Errorf("%q %q", out, errs)
+	script := "cd /proc/self/ns; readlink net; readlink ipc; readlink uts; hostname"
+	_, one, errs := g.run(t, "share", podSpec("share", "sh", "-c", script))
+	_, two, _ := g.run(t, "share", podSpec("share", "sh", "-c", script))
+	if one != two || !strings.HasPrefix(one, "net:[") || !strings.HasSuffix(one, "\nguest\n") {
+		t.Errorf("%q, %q %q", one, two, errs)
 	}
 	spec := podSpec("share", "true")
 	spec.Domainname = "example"
