@@ -1,0 +1,31 @@
+package cri
+
+import "testing"
+
+// test is one test of the suite.
+type test struct {
+	name string
+	run  func(t *testing.T, n *node)
+	// vm marks what only holds for a runtime with a virtual machine: it is
+	// skipped when another runtime is taken to check the tests themselves.
+	vm bool
+}
+
+// suite is every test, in the order of the subjects.
+func suite() []test {
+	return []test{
+		{name: "images/list", run: testImages},
+
+		{name: "pod/status", run: testPodStatus},
+		{name: "pod/stop", run: testStopPod},
+		{name: "pod/twenty containers", run: testTwenty},
+
+		{name: "container/status", run: testContainerStatus},
+		{name: "container/grace period", run: testGrace},
+		{name: "container/does not start", run: testStartFails},
+		{name: "container/restart", run: testRestart},
+
+		{name: "logs/streams", run: testLogs},
+		{name: "logs/rotation", run: testLogRotation},
+	}
+}
