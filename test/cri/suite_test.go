@@ -27,5 +27,20 @@ func suite() []test {
 
 		{name: "logs/streams", run: testLogs},
 		{name: "logs/rotation", run: testLogRotation},
+
+		{name: "exec/to its end", run: testExecSync},
+		{name: "exec/timeout", run: testExecTimeout},
+		{name: "exec/streams", run: testExecStreams},
+		{name: "exec/terminal", run: testExecTerminal},
+		{name: "attach/streams", run: testAttach},
+		{name: "attach/stdin once", run: testAttachOnce},
+		{name: "attach/terminal", run: testAttachTerminal},
+
+		{name: "resources/container's statistics", run: testStats},
+		{name: "resources/pod's statistics", run: testPodStats},
+		{name: "resources/limits", run: testLimits},
+		{name: "resources/out of memory", run: testOOM},
+
+		{name: "faults/containerd restarts", run: testContainerdRestarts},
 	}
 }
