@@ -53,15 +53,17 @@ func newNode(t *testing.T, o harness.CellOptions) *node {
 	t.Cleanup(func() { conn.Close() })
 	n := &node{cell: c, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}
 	n.awaitImages(t)
-	// The bridge and its rules stay for good once a pod was there.
 	n.makeBridge(t)
 	return n
 }
 
-// makeBridge has CNI make what stays on a node.
+// makeBridge has CNI make what stays on a node once a pod with a published port
+// was there: the bridge, and the rules by which packets find those of the pods.
 func (n *node) makeBridge(t *testing.T) {
 	t.Helper()
-	p := n.pod(t, nil)
+	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
+		c.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 1, HostPort: 1}}
+	})
 	if err := p.remove(); err != nil {
 		t.Fatalf("removing the first pod: %v", err)
 	}
