@@ -88,8 +88,9 @@ containerd: ## Fetch the containerds that the tests run against, into the cache
 
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
 	@status=0; \
-	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v /test/e2e) || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v '/test/\(e2e\|cri\)$$') || status=1; \
 	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m ./test/e2e || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 30m ./test/cri || status=1; \
 	exit $$status
 
 .PHONY: test-matrix

@@ -126,7 +126,7 @@ func testInterface(t *testing.T, n *node) {
 	if got := c.exec(t, "ip", "-6", "route"); !strings.Contains(got, "default via "+harness.PodGateway6+" dev eth0") {
 		t.Errorf("the routes of IPv6 are:\n%s", got)
 	}
-	// The largest packet of this MTU arrives whole, one more does not.
+	// A packet as large as the MTU allows arrives.
 	c.exec(t, "ping", "-c", "1", "-W", "10", "-s", fmt.Sprint(harness.PodMTU-28), harness.PodGateway4)
 }
 
