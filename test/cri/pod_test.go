@@ -60,8 +60,21 @@ func (n *node) tryPod(t *testing.T, edit func(*runtimeapi.PodSandboxConfig)) (*p
 		if err := p.remove(); err != nil {
 			t.Errorf("removing the pod %s: %v", config.Metadata.Name, err)
 		}
+		if t.Failed() {
+			p.tellLogs(t)
+		}
 	})
 	return p, nil
+}
+
+// tellLogs shows a person what the pod's containers have written.
+func (p *pod) tellLogs(t *testing.T) {
+	const limit = 2 << 10
+	files, _ := filepath.Glob(filepath.Join(p.config.LogDirectory, "*.log"))
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		t.Logf("%s of %s (%v):\n%s", filepath.Base(file), p.config.Metadata.Name, err, data[max(0, len(data)-limit):])
+	}
 }
 
 // pod makes a pod that is removed after the test.

@@ -68,5 +68,9 @@ func suite() []test {
 		{name: "resources/out of memory", run: testOOM},
 
 		{name: "faults/containerd restarts", run: testContainerdRestarts},
+		{name: "faults/killed", run: testKilled, vm: true},
+		{name: "faults/flood of output", run: testFlood},
+		{name: "faults/network's removal fails", run: testNetworkTeardownFails},
+		{name: "faults/many pods", run: testMany},
 	}
 }

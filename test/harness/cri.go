@@ -18,9 +18,13 @@ type CRI struct {
 	// Sandboxer is containerd's way to make pods with the cell's runtime:
 	// SandboxerPodsandbox or SandboxerShim.
 	Sandboxer string
-	// Plugins is the directory of the CNI plugins, such as /usr/lib/cni.
+	// Plugins is the directory of the CNI plugins, such as /usr/lib/cni. Those that
+	// a test puts into NetworkPlugins go before them.
 	Plugins string
 }
+
+// NetworkPlugins is a directory of CNI plugins of this cell only.
+func (c *Cell) NetworkPlugins() string { return filepath.Join(c.Dir, "cni", "bin") }
 
 // The ways in which containerd makes a pod.
 const (
@@ -74,7 +78,7 @@ var criConfiguration = template.Must(template.New("cri").Parse(`
   netns_mounts_under_state_dir = true
   cdi_spec_dirs = []
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["{{.Plugins}}"]
+    bin_dirs = ["{{.Dir}}/cni/bin", "{{.Plugins}}"]
     conf_dir = "{{.Dir}}/cni/net.d"
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "{{.Handler}}"
