@@ -9,6 +9,8 @@ type test struct {
 	// vm marks what only holds for a runtime with a virtual machine: it is
 	// skipped when another runtime is taken to check the tests themselves.
 	vm bool
+	// new marks what only containerd 2 can do.
+	new bool
 }
 
 // suite is every test, in the order of the subjects.

@@ -84,7 +84,7 @@ func (c *Cell) begin(ctx context.Context, o CellOptions) error {
 		return err
 	}
 	if o.CRI != nil {
-		if err := o.CRI.writeConfig(c.Dir, c.Runtime); err != nil {
+		if err := c.writeCRIConfig(o.CRI); err != nil {
 			return err
 		}
 	}

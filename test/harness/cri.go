@@ -18,12 +18,12 @@ type CRI struct {
 	// Sandboxer is containerd's way to make pods with the cell's runtime:
 	// SandboxerPodsandbox or SandboxerShim.
 	Sandboxer string
-	// Plugins is the directory of the CNI plugins, such as /usr/lib/cni. Those that
-	// a test puts into NetworkPlugins go before them.
+	// Plugins is the directory of the CNI plugins, such as /usr/lib/cni.
 	Plugins string
 }
 
-// NetworkPlugins is a directory of CNI plugins of this cell only.
+// NetworkPlugins is the directory in which the cell finds the CNI plugins: links
+// that a test may replace.
 func (c *Cell) NetworkPlugins() string { return filepath.Join(c.Dir, "cni", "bin") }
 
 // The ways in which containerd makes a pod.
@@ -47,18 +47,16 @@ const criNamespace = "k8s.io"
 // Socket is where containerd serves.
 func (c *Cell) Socket() string { return c.daemon.socket() }
 
-// Handler is the name under which CRI knows the cell's runtime.
-func (c *Cell) Handler() string { return handler(c.Runtime) }
-
-// handler of io.containerd.runc.v2 is runc.
-func handler(runtime string) string {
-	name := strings.TrimPrefix(runtime, "io.containerd.")
+// Handler is the name under which CRI knows the cell's runtime. That of io.containerd.runc.v2 is runc.
+func (c *Cell) Handler() string {
+	name := strings.TrimPrefix(c.Runtime, "io.containerd.")
 	return name[:max(0, strings.LastIndexByte(name, '.'))]
 }
 
-// criConfiguration is for containerd 2. A test run may lack CAP_SYS_RESOURCE and
-// need not have AppArmor; what lies in /etc is not for it.
-var criConfiguration = template.Must(template.New("cri").Parse(`
+// The configurations of containerd 2 and 1. A test run may lack CAP_SYS_RESOURCE
+// and need not have AppArmor; what lies in /etc is not for it.
+var (
+	criConfiguration = template.Must(template.New("cri").Parse(`
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 
@@ -78,7 +76,7 @@ var criConfiguration = template.Must(template.New("cri").Parse(`
   netns_mounts_under_state_dir = true
   cdi_spec_dirs = []
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["{{.Dir}}/cni/bin", "{{.Plugins}}"]
+    bin_dirs = ["{{.Dir}}/cni/bin"]
     conf_dir = "{{.Dir}}/cni/net.d"
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "{{.Handler}}"
@@ -87,6 +85,27 @@ var criConfiguration = template.Must(template.New("cri").Parse(`
       sandboxer = "{{.Sandboxer}}"
       privileged_without_host_devices = true
 `))
+
+	criConfiguration1 = template.Must(template.New("cri").Parse(`
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  sandbox_image = "{{.Pause}}"
+  stats_collect_period = 1
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{{.Dir}}/cni/bin"
+    conf_dir = "{{.Dir}}/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    default_runtime_name = "{{.Handler}}"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{{.Handler}}]
+      runtime_type = "{{.Runtime}}"
+      privileged_without_host_devices = true
+`))
+)
 
 // cniConfiguration is a network as a node of one machine has it.
 var cniConfiguration = template.Must(template.New("cni").Parse(`{
@@ -106,32 +125,49 @@ var cniConfiguration = template.Must(template.New("cni").Parse(`{
 }
 `))
 
-// writeConfig writes the CNI configuration and adds to containerd's.
-func (o *CRI) writeConfig(dir, runtime string) error {
-	values := map[string]any{
-		"Dir": dir, "Plugins": o.Plugins, "Pause": image.Pause,
-		"Runtime": runtime, "Handler": handler(runtime), "Sandboxer": o.Sandboxer,
-		"Network": namespaceOf(dir), "Network4": PodNetwork4, "Network6": PodNetwork6, "MTU": PodMTU,
+// writeCRIConfig adds to containerd's configuration, and writes that of CNI.
+func (c *Cell) writeCRIConfig(o *CRI) error {
+	plugins, err := filepath.Glob(filepath.Join(o.Plugins, "*"))
+	if err != nil || len(plugins) == 0 {
+		return fmt.Errorf("there are no CNI plugins in %q: install containernetworking-plugins", o.Plugins)
 	}
-	for file, tmpl := range map[string]*template.Template{
-		"config.toml":                criConfiguration,
-		"cni/net.d/10-test.conflist": cniConfiguration,
-	} {
-		file = filepath.Join(dir, file)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	conf := filepath.Join(c.Dir, "cni", "net.d")
+	for _, dir := range []string{conf, c.NetworkPlugins()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if err != nil {
+	}
+	for _, plugin := range plugins {
+		if err := os.Symlink(plugin, filepath.Join(c.NetworkPlugins(), filepath.Base(plugin))); err != nil {
 			return err
 		}
-		err = tmpl.Execute(f, values)
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			return fmt.Errorf("writing %s: %w", file, err)
-		}
+	}
+	values := map[string]any{
+		"Dir": c.Dir, "Pause": image.Pause, "Runtime": c.Runtime, "Handler": c.Handler(), "Sandboxer": o.Sandboxer,
+		"Network": c.Namespace, "Network4": PodNetwork4, "Network6": PodNetwork6, "MTU": PodMTU,
+	}
+	daemon := criConfiguration
+	if strings.HasPrefix(c.Version, "1.") {
+		daemon = criConfiguration1
+	}
+	if err := appendTo(filepath.Join(c.Dir, "config.toml"), daemon, values); err != nil {
+		return err
+	}
+	return appendTo(filepath.Join(conf, "10-test.conflist"), cniConfiguration, values)
+}
+
+// appendTo adds a text to a file that need not be there.
+func appendTo(file string, text *template.Template, values any) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	err = text.Execute(f, values)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	return nil
 }
