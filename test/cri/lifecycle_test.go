@@ -45,7 +45,7 @@ func testPodStatus(t *testing.T, n *node) {
 // testContainerStatus follows a container through its life.
 func testContainerStatus(t *testing.T, n *node) {
 	p := n.pod(t, nil)
-	c := p.create(t, []string{"sh", "-c", "trap 'exit 7' TERM; sleep 1000 & wait"})
+	c := p.create(t, []string{"sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"})
 	if s := c.status(t); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
 		t.Errorf("it was created and is %v", s.State)
 	}
@@ -57,7 +57,8 @@ func testContainerStatus(t *testing.T, n *node) {
 	if err != nil || len(list.Containers) != 1 || list.Containers[0].Id != c.id || list.Containers[0].State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the list of containers: %v, %v", list, err)
 	}
-	c.stop(t, 30*time.Second)
+	c.await(t, "ready")
+	c.stop(t, patience/2)
 	if s := c.status(t); s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.ExitCode != 7 || s.FinishedAt < s.StartedAt {
 		t.Errorf("it was stopped: %v", s)
 	}
@@ -71,12 +72,7 @@ func testContainerStatus(t *testing.T, n *node) {
 // testGrace stops a container that does not want to.
 func testGrace(t *testing.T, n *node) {
 	c := n.pod(t, nil).run(t, []string{"sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"})
-	eventually(t, patience, func() error {
-		if out := c.output(t); out != "ready" {
-			return fmt.Errorf("it says %q", out)
-		}
-		return nil
-	})
+	c.await(t, "ready")
 	begin := time.Now()
 	c.stop(t, 2*time.Second)
 	if took := time.Since(begin); took < 2*time.Second {

@@ -34,6 +34,7 @@ func testSharedPID(t *testing.T, n *node) {
 	if got := c.sh(t, "ps -o args | grep -c '[s]leep 4711' || true"); got != "1" {
 		t.Errorf("it sees %s of its neighbour's processes", got)
 	}
+	// The pod's own has the path that the pause image names it by.
 	if got := c.sh(t, "tr '\\0' ' ' < /proc/1/cmdline"); got == "probe pause" || strings.Contains(got, "sleep") {
 		t.Errorf("the first process is a container's: %q", got)
 	}

@@ -19,12 +19,7 @@ import (
 func (p *pod) serve(t *testing.T, address, text string) *container {
 	t.Helper()
 	c := p.run(t, []string{"probe", "listen", address, text})
-	eventually(t, patience, func() error {
-		if out := c.output(t); out != "listening" {
-			return fmt.Errorf("the server says %q", out)
-		}
-		return nil
-	})
+	c.await(t, "listening")
 	return c
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/hyperhq/hyper/test/image"
@@ -94,7 +96,15 @@ func (p *pod) remove() error {
 	defer cancel()
 	_, err := p.node.runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
 	_, rerr := p.node.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.id})
-	return errors.Join(err, rerr)
+	return errors.Join(unlessNotFound(err), unlessNotFound(rerr))
+}
+
+// unlessNotFound leaves out what containerd 1 says of a pod that is gone already.
+func unlessNotFound(err error) error {
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
+	return err
 }
 
 // status is the pod's state as CRI tells it.
@@ -262,6 +272,17 @@ func (c *container) exit(t *testing.T) *runtimeapi.ContainerStatus {
 		return nil
 	})
 	return s
+}
+
+// await waits until the container has written exactly a text.
+func (c *container) await(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, patience, func() error {
+		if out := c.output(t); out != text {
+			return fmt.Errorf("the container says %q, want %q", out, text)
+		}
+		return nil
+	})
 }
 
 // tryExec runs a command in the container to its end.

@@ -39,6 +39,7 @@ func suite() []test {
 		{name: "attach/terminal", run: testAttachTerminal},
 
 		{name: "security/users", run: testUsers},
+		{name: "security/strict groups", run: testStrictGroups, new: true},
 		{name: "security/capabilities", run: testCapabilities},
 		{name: "security/seccomp", run: testSeccomp},
 		{name: "security/read-only rootfs", run: testReadonlyRootfs},

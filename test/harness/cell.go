@@ -95,7 +95,11 @@ func (c *Cell) begin(ctx context.Context, o CellOptions) error {
 	if err := o.Image.WriteFile(file); err != nil {
 		return err
 	}
-	if err := c.importImages(ctx, file, o.CRI != nil); err != nil {
+	if o.CRI != nil {
+		if err := c.importImages(ctx, file); err != nil {
+			return err
+		}
+	} else if err := c.ctrIn(ctx, c.Namespace, "images", "import", file); err != nil {
 		return err
 	}
 	return os.Remove(file)

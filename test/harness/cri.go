@@ -174,16 +174,25 @@ func appendTo(file string, text *template.Template, values any) error {
 
 // importImages puts the archive's images where CRI finds them. It learns of them
 // by an event, a moment later.
-func (c *Cell) importImages(ctx context.Context, file string, cri bool) error {
-	namespace, args := c.Namespace, []string{"images", "import"}
-	if cri {
-		namespace, args = criNamespace, append(args, "--label", "io.cri-containerd.image=managed")
+func (c *Cell) importImages(ctx context.Context, file string) error {
+	if err := c.ctrIn(ctx, criNamespace, "images", "import", file); err != nil {
+		return err
 	}
+	for _, name := range []string{image.Name, image.Pause} {
+		if err := c.ctrIn(ctx, criNamespace, "images", "label", name, "io.cri-containerd.image=managed"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ctrIn runs ctr in another namespace than the cell's.
+func (c *Cell) ctrIn(ctx context.Context, namespace string, args ...string) error {
 	var out strings.Builder
-	cmd := c.daemon.ctr(ctx, namespace, append(args, file)...)
+	cmd := c.daemon.ctr(ctx, namespace, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := c.reaper.Run(cmd); err != nil {
-		return fmt.Errorf("importing the images: %w: %s", err, out.String())
+		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, out.String())
 	}
 	return nil
 }
