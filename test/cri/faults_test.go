@@ -13,7 +13,8 @@ import (
 // testKilled kills the processes of a pod with five containers: all of them are
 // reported as ended, the pod is not ready, and its removal leaves nothing.
 func testKilled(t *testing.T, n *node) {
-	for _, program := range []string{"qemu-system", "virtiofsd", "containerd-shim-hyper"} {
+	const shim = "containerd-shim-hyper"
+	for _, program := range []string{"qemu-system", "virtiofsd", shim} {
 		t.Run(program, func(t *testing.T) {
 			n.checkLeaks(t)
 			p := n.pod(t, nil)
@@ -32,7 +33,8 @@ func testKilled(t *testing.T, n *node) {
 				}
 			}
 			for i, c := range all {
-				if s := c.exit(t); s.ExitCode != 137 {
+				// CRI has lost whom it asked, and says 255, if the shim is gone.
+				if s := c.exit(t); s.ExitCode != 137 && (s.ExitCode != 255 || program != shim) {
 					t.Errorf("container %d exited with %d", i, s.ExitCode)
 				}
 			}
