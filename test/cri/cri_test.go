@@ -52,7 +52,8 @@ func ownNetwork() error {
 }
 
 // TestCRI runs the suite in one cell for each of containerds. $HYPER_TEST_RUNTIME takes another runtime, such as
-// io.containerd.runc.v2, to see whether the tests ask for what the reference does.
+// io.containerd.runc.v2, to see whether the tests ask for what the reference does,
+// and $HYPER_TEST_SANDBOXER another of containerd 2's ways to make a pod: shim.
 func TestCRI(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containerd mounts and makes network namespaces")
@@ -91,10 +92,14 @@ func TestCRI(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(reaper.Close)
+	sandboxer := os.Getenv("HYPER_TEST_SANDBOXER")
+	if sandboxer == "" {
+		sandboxer = harness.SandboxerPodsandbox
+	}
 	for _, containerd := range containerds(parts) {
 		o := harness.CellOptions{
 			Parts: parts, Containerd: containerd, Runtime: runtime, Image: img, Reaper: reaper,
-			CRI: &harness.CRI{Plugins: plugins, Sandboxer: harness.SandboxerPodsandbox},
+			CRI: &harness.CRI{Plugins: plugins, Sandboxer: sandboxer},
 		}
 		if runtime == harness.RuntimeHyper {
 			o.Kernel = parts.Kernels[0]
