@@ -88,11 +88,15 @@ containerd: ## Fetch the containerds that the tests run against, into the cache
 
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
 	@status=0; \
-	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v /test/e2e) || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v '/test/\(e2e\|cri\)$$') || status=1; \
 	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m ./test/e2e || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 30m ./test/cri || status=1; \
 	exit $$status
 
-.PHONY: test-matrix
+.PHONY: test-matrix test-long
+test-long: setup build guest kernel containerd ## Run the tests that repeat for long: many pods
+	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_LONG=1 $(GO) test -count=1 -timeout 40m -run '///many' ./test/cri
+
 test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full $(GO) test -count=1 -timeout 80m ./test/e2e
 

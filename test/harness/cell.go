@@ -29,6 +29,8 @@ type CellOptions struct {
 	Image *image.Image
 	// Reaper is this process's.
 	Reaper *Reaper
+	// CRI is nil for a containerd without it.
+	CRI *CRI
 }
 
 // Cell is one private containerd with one guest kernel and one runtime.
@@ -67,29 +69,38 @@ func NewCell(ctx context.Context, o CellOptions) (*Cell, error) {
 			path: strings.Join([]string{filepath.Join(o.Parts.Output, "bin"), bin, o.Parts.RuncBin, os.Getenv("PATH")}, ":"),
 		},
 	}
-	if err := c.begin(ctx, o.Image); err != nil {
+	if err := c.begin(ctx, o); err != nil {
 		err = fmt.Errorf("starting containerd %s: %w\n%s", c.Version, err, c.LogSince(0))
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-func (c *Cell) begin(ctx context.Context, img *image.Image) error {
+func (c *Cell) begin(ctx context.Context, o CellOptions) error {
 	if err := c.Configure(""); err != nil {
 		return err
 	}
-	if err := c.daemon.writeConfig(); err != nil {
+	if err := c.daemon.writeConfig(o.CRI != nil); err != nil {
 		return err
+	}
+	if o.CRI != nil {
+		if err := c.writeCRIConfig(o.CRI); err != nil {
+			return err
+		}
 	}
 	if err := c.StartContainerd(ctx); err != nil {
 		return err
 	}
 	file := filepath.Join(c.Dir, "image.tar")
-	if err := img.WriteFile(file); err != nil {
+	if err := o.Image.WriteFile(file); err != nil {
 		return err
 	}
-	if out, err := c.Ctr(ctx, "images", "import", file); err != nil {
-		return fmt.Errorf("importing the image: %w: %s", err, out)
+	if o.CRI != nil {
+		if err := c.importImages(ctx, file); err != nil {
+			return err
+		}
+	} else if err := c.ctrIn(ctx, c.Namespace, "images", "import", file); err != nil {
+		return err
 	}
 	return os.Remove(file)
 }

@@ -55,9 +55,8 @@ disabled_plugins = [
   socket_dir = "{{.Dir}}/s"
 {{end}}`))
 
-func (d *daemon) writeConfig() error {
+func (d *daemon) writeConfig(cri bool) error {
 	disabled := []string{
-		"io.containerd.grpc.v1.cri",
 		"io.containerd.internal.v1.opt",
 		"io.containerd.snapshotter.v1.aufs",
 		"io.containerd.snapshotter.v1.btrfs",
@@ -69,13 +68,20 @@ func (d *daemon) writeConfig() error {
 	if !strings.HasPrefix(version(filepath.Dir(d.bin)), "1.") {
 		v = 3
 		disabled = append(disabled,
-			"io.containerd.cri.v1.images",
-			"io.containerd.cri.v1.runtime",
-			"io.containerd.podsandbox.controller.v1.podsandbox",
-			"io.containerd.nri.v1.nri",
 			"io.containerd.snapshotter.v1.blockfile",
 			"io.containerd.snapshotter.v1.erofs",
 		)
+	}
+	if !cri {
+		disabled = append(disabled, "io.containerd.grpc.v1.cri")
+		if v == 3 {
+			disabled = append(disabled,
+				"io.containerd.cri.v1.images",
+				"io.containerd.cri.v1.runtime",
+				"io.containerd.podsandbox.controller.v1.podsandbox",
+				"io.containerd.nri.v1.nri",
+			)
+		}
 	}
 	var buf bytes.Buffer
 	if err := configuration.Execute(&buf, struct {

@@ -118,6 +118,11 @@ func (s Snapshot) addFiles(c *Cell) {
 		c.Dir + "/root/io.containerd.sandbox.controller.v1.shim/*/*",
 		c.Dir + "/state/*/shim*",
 		c.Dir + "/run/*",
+		c.Dir + "/state/io.containerd.grpc.v1.cri/*/*",
+		c.Dir + "/root/io.containerd.grpc.v1.cri/*/*",
+		c.Dir + "/state/netns/*",
+		c.Dir + "/cni/addresses/*/[0-9]*.*",
+		c.Dir + "/cni/addresses/*/*:*",
 		"/var/lib/hyper/*",
 		"/dev/shm/hyper*",
 	} {
@@ -125,5 +130,8 @@ func (s Snapshot) addFiles(c *Cell) {
 		for _, file := range files {
 			s["file "+file] = true
 		}
+	}
+	for _, file := range cniResults(c.Dir) {
+		s["file "+file] = true
 	}
 }

@@ -153,6 +153,9 @@ func removeDir(dir string) error {
 			os.Remove(s)
 		}
 	}
+	for _, file := range cniResults(dir) {
+		os.Remove(file)
+	}
 	for _, cgroup := range slices.Backward(cgroupsOf(namespaceOf(dir))) {
 		unix.Rmdir(cgroup)
 	}

@@ -1,5 +1,6 @@
-// Package image builds the container image of the tests, the demonstration and
-// the benchmark without a network: busybox, a few users, and a helper of ours.
+// Package image builds the container images of the tests, the demonstration and
+// the benchmark without a network: busybox, a few users, and a helper of ours,
+// which is also a pod's pause program.
 //
 // The same inputs make the same bytes: no time, order or identity of the host
 // gets into it.
@@ -26,8 +27,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Name is the image's reference.
-const Name = "docker.io/hyper/busybox:test"
+// The references of the archive's images. Pause is the same files with a command
+// that does what the first container of a pod does: nothing.
+const (
+	Name  = "docker.io/hyper/busybox:test"
+	Pause = "docker.io/hyper/pause:test"
+)
 
 // Image is a built image.
 type Image struct {
@@ -161,49 +166,64 @@ func pack(entries []entry) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// archive wraps a layer, uncompressed, into an OCI layout.
+// archive wraps a layer, uncompressed, into an OCI layout of both images.
 func archive(layer []byte) (*Image, error) {
 	diffID := digest.FromBytes(layer)
-	config, err := json.Marshal(ocispec.Image{
-		Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
-		Config: ocispec.ImageConfig{
-			Env: []string{"PATH=/bin:/sbin:/usr/bin"},
-			Cmd: []string{"sh"},
-		},
-		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
-	})
+	blobs := [][]byte{layer}
+	var manifests []ocispec.Descriptor
+	for _, img := range []struct {
+		name   string
+		config ocispec.ImageConfig
+	}{
+		{Name, ocispec.ImageConfig{Cmd: []string{"sh"}}},
+		{Pause, ocispec.ImageConfig{Entrypoint: []string{"/bin/probe", "pause"}}},
+	} {
+		img.config.Env = []string{"PATH=/bin:/sbin:/usr/bin"}
+		config, err := json.Marshal(ocispec.Image{
+			Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
+			Config:   img.config,
+			RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		manifest, err := json.Marshal(ocispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageManifest,
+			Config:    described(ocispec.MediaTypeImageConfig, config),
+			Layers:    []ocispec.Descriptor{described(ocispec.MediaTypeImageLayer, layer)},
+		})
+		if err != nil {
+			return nil, err
+		}
+		top := described(ocispec.MediaTypeImageManifest, manifest)
+		top.Annotations = map[string]string{"io.containerd.image.name": img.name, ocispec.AnnotationRefName: "test"}
+		manifests = append(manifests, top)
+		blobs = append(blobs, config, manifest)
+	}
+	index, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: manifests})
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := json.Marshal(ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    described(ocispec.MediaTypeImageConfig, config),
-		Layers:    []ocispec.Descriptor{described(ocispec.MediaTypeImageLayer, layer)},
-	})
-	if err != nil {
-		return nil, err
-	}
-	top := described(ocispec.MediaTypeImageManifest, manifest)
-	top.Annotations = map[string]string{"io.containerd.image.name": Name, ocispec.AnnotationRefName: "test"}
-	index, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []ocispec.Descriptor{top}})
-	if err != nil {
-		return nil, err
-	}
-	entries := []entry{
-		{header: tar.Header{Name: ocispec.ImageLayoutFile, Mode: 0o644}, data: []byte(`{"imageLayoutVersion":"1.0.0"}`)},
-		{header: tar.Header{Name: ocispec.ImageIndexFile, Mode: 0o644}, data: index},
-	}
-	for _, blob := range [][]byte{config, layer, manifest} {
-		name := fmt.Sprintf("blobs/sha256/%x", sha256.Sum256(blob))
-		entries = append(entries, entry{header: tar.Header{Name: name, Mode: 0o644}, data: blob})
-	}
-	data, err := pack(entries)
+	data, err := layout(index, blobs)
 	if err != nil {
 		return nil, fmt.Errorf("writing the test image: %w", err)
 	}
 	// With one layer the chain's id is the layer's own.
 	return &Image{Archive: data, ChainID: diffID.String()}, nil
+}
+
+// layout is an OCI image layout in a tar file.
+func layout(index []byte, blobs [][]byte) ([]byte, error) {
+	entries := []entry{
+		{header: tar.Header{Name: ocispec.ImageLayoutFile, Mode: 0o644}, data: []byte(`{"imageLayoutVersion":"1.0.0"}`)},
+		{header: tar.Header{Name: ocispec.ImageIndexFile, Mode: 0o644}, data: index},
+	}
+	for _, blob := range blobs {
+		name := fmt.Sprintf("blobs/sha256/%x", sha256.Sum256(blob))
+		entries = append(entries, entry{header: tar.Header{Name: name, Mode: 0o644}, data: blob})
+	}
+	return pack(entries)
 }
 
 func described(mediaType string, blob []byte) ocispec.Descriptor {

@@ -21,6 +21,10 @@ const usage = `usage: probe COMMAND
   trickle COUNT MS     write COUNT numbered lines, one each MS milliseconds
   random               print 16 bytes of getrandom(2) that did not wait for entropy
   keyring              try add_key(2) and print the error, for seccomp
+  pause                wait for a signal to end, and reap what falls to it
+  listen ADDRESS TEXT  answer each TCP connection with TEXT, then with what it sends
+  dial ADDRESS         connect by TCP, send stdin and print the answer
+  shm KEY [TEXT]       make a System V segment that holds TEXT, or print the one there is
 `
 
 func main() {
@@ -33,6 +37,17 @@ func main() {
 func run(args []string) error {
 	if len(args) == 0 {
 		return fmt.Errorf("no command\n%s", usage)
+	}
+	switch words := args[1:]; {
+	case args[0] == "pause" && len(words) == 0:
+		pause()
+		return nil
+	case args[0] == "listen" && len(words) == 2:
+		return listen(words[0], words[1])
+	case args[0] == "dial" && len(words) == 1:
+		return dial(words[0])
+	case args[0] == "shm" && len(words) > 0:
+		return sharedMemory(words[0], words[1:])
 	}
 	n, err := numbers(args[1:])
 	if err != nil {

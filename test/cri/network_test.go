@@ -1,0 +1,253 @@
+package cri
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/hyperhq/hyper/test/harness"
+)
+
+// serve runs a server in the pod and returns when it listens.
+func (p *pod) serve(t *testing.T, address, text string) *container {
+	t.Helper()
+	c := p.run(t, []string{"probe", "listen", address, text})
+	c.await(t, "listening")
+	return c
+}
+
+// ask connects from a container and returns the answer to a text.
+func (c *container) ask(t *testing.T, address, text string) string {
+	t.Helper()
+	return c.sh(t, fmt.Sprintf("echo %s | probe dial %s", text, address))
+}
+
+// askFromNode is ask from the node's own network.
+func askFromNode(t *testing.T, address, text string) string {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		t.Fatalf("connecting to %s: %v", address, err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintln(conn, text)
+	conn.(*net.TCPConn).CloseWrite()
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatalf("reading from %s: %v", address, err)
+	}
+	return strings.TrimSpace(string(answer))
+}
+
+// testPodToPod has two pods talk by both families.
+func testPodToPod(t *testing.T, n *node) {
+	server, client := n.pod(t, nil), n.pod(t, nil)
+	server.serve(t, ":7000", "hello")
+	c := client.sleeper(t)
+	ip4, ip6 := server.addresses(t)
+	for _, ip := range []string{ip4, ip6} {
+		if got := c.ask(t, net.JoinHostPort(ip, "7000"), "text"); got != "hello\ntext" {
+			t.Errorf("%s answers %q", ip, got)
+		}
+		c.exec(t, "ping", "-c", "1", "-W", "10", ip)
+	}
+}
+
+// testNodeAndPod has a pod and the node talk, both ways, by both families.
+func testNodeAndPod(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	p.serve(t, ":7000", "hello")
+	ip4, ip6 := p.addresses(t)
+	for _, ip := range []string{ip4, ip6} {
+		if got := askFromNode(t, net.JoinHostPort(ip, "7000"), "text"); got != "hello\ntext" {
+			t.Errorf("%s answers %q", ip, got)
+		}
+	}
+	c := p.sleeper(t)
+	for _, ip := range []string{harness.PodGateway4, harness.PodGateway6} {
+		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() { // ends with the listener
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintln(conn, "from the node")
+				io.Copy(conn, conn)
+				conn.Close()
+			}
+		}()
+		if got := c.ask(t, l.Addr().String(), "text"); got != "from the node\ntext" {
+			t.Errorf("%s answers %q", ip, got)
+		}
+	}
+}
+
+// testContainersShareNetwork has a container that reaches another by loopback.
+func testContainersShareNetwork(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	p.serve(t, "127.0.0.1:7000", "hello")
+	if got := p.sleeper(t).ask(t, "127.0.0.1:7000", "text"); got != "hello\ntext" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// testInterface looks at what the pod has got: name, addresses, MTU, routes.
+func testInterface(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	c := p.sleeper(t)
+	ip4, ip6 := p.addresses(t)
+	addresses := c.exec(t, "ip", "address", "show", "dev", "eth0")
+	for _, want := range []string{" inet " + ip4 + "/24", " inet6 " + ip6 + "/64", fmt.Sprintf(" mtu %d ", harness.PodMTU)} {
+		if !strings.Contains(addresses, want) {
+			t.Errorf("no %q in:\n%s", want, addresses)
+		}
+	}
+	if got := c.exec(t, "ip", "route"); !strings.Contains(got, "default via "+harness.PodGateway4+" dev eth0") {
+		t.Errorf("the routes are:\n%s", got)
+	}
+	if got := c.exec(t, "ip", "-6", "route"); !strings.Contains(got, "default via "+harness.PodGateway6+" dev eth0") {
+		t.Errorf("the routes of IPv6 are:\n%s", got)
+	}
+	// A packet as large as the MTU allows arrives.
+	c.exec(t, "ping", "-c", "1", "-W", "10", "-s", fmt.Sprint(harness.PodMTU-28), harness.PodGateway4)
+}
+
+// testHostPort publishes a port on the node.
+func testHostPort(t *testing.T, n *node) {
+	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
+		c.PortMappings = []*runtimeapi.PortMapping{{Protocol: runtimeapi.Protocol_TCP, ContainerPort: 7000, HostPort: 17000}}
+	})
+	p.serve(t, ":7000", "hello")
+	if got := askFromNode(t, net.JoinHostPort(harness.PodGateway4, "17000"), "text"); got != "hello\ntext" {
+		t.Errorf("the node's address answers %q", got)
+	}
+	if got := n.pod(t, nil).sleeper(t).ask(t, net.JoinHostPort(harness.PodGateway4, "17000"), "text"); got != "hello\ntext" {
+		t.Errorf("asked by another pod it answers %q", got)
+	}
+}
+
+// testDNS gives the pod a resolver's configuration.
+func testDNS(t *testing.T, n *node) {
+	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
+		c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"test.example"}, Options: []string{"ndots:3"}}
+	})
+	if got := p.sleeper(t).exec(t, "cat", "/etc/resolv.conf"); got != "search test.example\nnameserver 192.0.2.53\noptions ndots:3" {
+		t.Errorf("resolv.conf is %q", got)
+	}
+}
+
+// forwardURL asks for connections to the pod's ports.
+func (p *pod) forwardURL(t *testing.T) string {
+	t.Helper()
+	r, err := p.node.runtime.PortForward(t.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: p.id})
+	if err != nil {
+		t.Fatalf("asking for port-forward: %v", err)
+	}
+	return r.Url
+}
+
+// testPortForward reaches what listens on the pod's loopback only, as kubectl
+// port-forward does.
+func testPortForward(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	for i, address := range []string{"127.0.0.1:7000", ":7001"} {
+		p.serve(t, address, "hello")
+		data, failure := forward(t, p.forwardURL(t), 7000+i)
+		fmt.Fprintln(data, "text")
+		data.Close() // the end of what is sent
+		if got := readAll(t, data); got != "hello\ntext\n" {
+			t.Errorf("%s answers %q", address, got)
+		}
+		if got := readAll(t, failure); got != "" {
+			t.Errorf("%s: %s", address, got)
+		}
+	}
+	// Nobody listens there.
+	data, failure := forward(t, p.forwardURL(t), 7002)
+	defer data.Close()
+	if got := readAll(t, failure); !strings.Contains(got, "refused") {
+		t.Errorf("a port without a server: %q", got)
+	}
+}
+
+// testPodLoopback reaches the pod's loopback from the node's side of the pod's
+// network namespace, as agents of a node do.
+func testPodLoopback(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	p.serve(t, "127.0.0.1:7000", "hello")
+	ns := p.namespace(t)
+	if got := strings.TrimSpace(n.command(t, "nsenter", "--net="+ns, "busybox", "sh", "-c", "echo text | busybox nc -w 10 127.0.0.1 7000")); got != "hello\ntext" {
+		t.Errorf("it answers %q", got)
+	}
+}
+
+// namespace is the file of the pod's network namespace on the node.
+func (p *pod) namespace(t *testing.T) string {
+	t.Helper()
+	r, err := p.node.runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(r.Info["info"], `"type":"network","path":"`)
+	path, _, _ := strings.Cut(after, `"`)
+	if !ok || path == "" {
+		t.Fatalf("no network namespace in %s", r.Info["info"])
+	}
+	return path
+}
+
+// testNetworkNamespace looks at the pod's namespace on the node: it has the
+// interface that CNI made there, and is gone with the pod.
+func testNetworkNamespace(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	path := p.namespace(t)
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatalf("opening %s: %v", path, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName("eth0")
+	if err != nil {
+		t.Fatalf("eth0 in the pod's namespace: %v", err)
+	}
+	if mac := p.sleeper(t).exec(t, "cat", "/sys/class/net/eth0/address"); mac != link.Attrs().HardwareAddr.String() {
+		t.Errorf("inside, eth0 is %s; on the node %s", mac, link.Attrs().HardwareAddr)
+	}
+}
+
+// testHostNetwork shares the node's network, which a machine cannot, wherever
+// it can: a pod must at least start and run, or be refused clearly.
+func testHostNetwork(t *testing.T, n *node) {
+	p, err := n.tryPod(t, func(c *runtimeapi.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
+		c.Hostname = ""
+	})
+	if err != nil {
+		if n.cell.Runtime == harness.RuntimeHyper && strings.Contains(err.Error(), "host") && strings.Contains(err.Error(), "network") {
+			return
+		}
+		t.Fatal(err)
+	}
+	c := p.sleeper(t)
+	if sees := strings.Contains(c.exec(t, "ip", "link"), "cni0"); sees != (n.cell.Runtime == harness.RuntimeRunc) {
+		t.Errorf("it sees the node's bridge: %v", sees)
+	}
+}
