@@ -2,13 +2,16 @@ package shim
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	sandboxv1 "github.com/containerd/containerd/api/runtime/sandbox/v1"
 	api "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/ttrpc"
 )
 
 // sandboxBundle makes the bundle of a pod of CRI: there is nothing in it.
@@ -32,16 +35,26 @@ func (s *site) joined(id, address string) string {
 	return path
 }
 
+// shutdown is containerd's: it hangs up once it has the answer.
+func shutdown(t *testing.T, client *ttrpc.Client, id string) {
+	t.Helper()
+	_, err := sandboxv1.NewTTRPCSandboxClient(client).ShutdownSandbox(t.Context(), &sandboxv1.ShutdownSandboxRequest{SandboxID: id})
+	if err != nil {
+		t.Errorf("shutdown was not answered: %v", err)
+	}
+	_ = client.Close()
+}
+
 // createSandbox starts a shim for a sandbox and creates that.
-func (s *site) createSandbox(bundle string) (address string, sandbox sandboxv1.TTRPCSandboxService) {
+func (s *site) createSandbox(bundle string) (address string, client *ttrpc.Client) {
 	s.t.Helper()
 	address = s.mustStart(bundle)
-	sandbox = sandboxv1.NewTTRPCSandboxClient(dial(s.t, address))
-	_, err := sandbox.CreateSandbox(s.t.Context(), &sandboxv1.CreateSandboxRequest{SandboxID: filepath.Base(bundle), BundlePath: bundle})
+	client = dial(s.t, address)
+	_, err := sandboxv1.NewTTRPCSandboxClient(client).CreateSandbox(s.t.Context(), &sandboxv1.CreateSandboxRequest{SandboxID: filepath.Base(bundle), BundlePath: bundle})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return address, sandbox
+	return address, client
 }
 
 // awaitEnd fails the test unless the only server ends by itself.
@@ -59,21 +72,19 @@ func (s *site) awaitEnd(end func()) {
 func TestASandboxOutlivesItsContainers(t *testing.T) {
 	s := newSite(t)
 	pod := s.sandboxBundle("pod")
-	address, sandbox := s.createSandbox(pod)
+	address, client := s.createSandbox(pod)
 	container := s.joined("c", address)
 	// What containerd does after a container: the task's Shutdown, then delete.
-	if _, err := tasks(t, address).Shutdown(t.Context(), &api.ShutdownRequest{ID: "c"}); err != nil {
+	joined := dial(t, address)
+	if _, err := api.NewTTRPCTaskClient(joined).Shutdown(t.Context(), &api.ShutdownRequest{ID: "c"}); err != nil {
 		t.Fatal(err)
 	}
+	_ = joined.Close()
 	s.delete(container)
-	if _, err := sandbox.PingSandbox(t.Context(), &sandboxv1.PingRequest{SandboxID: "pod"}); err != nil {
+	if _, err := sandboxv1.NewTTRPCSandboxClient(client).PingSandbox(t.Context(), &sandboxv1.PingRequest{SandboxID: "pod"}); err != nil {
 		t.Fatalf("it ended with its container: %v", err)
 	}
-	s.awaitEnd(func() {
-		if _, err := sandbox.ShutdownSandbox(t.Context(), &sandboxv1.ShutdownSandboxRequest{SandboxID: "pod"}); err != nil {
-			t.Errorf("shutdown was not answered: %v", err)
-		}
-	})
+	s.awaitEnd(func() { shutdown(t, client, "pod") })
 	s.delete(pod)
 	s.clean()
 }
@@ -93,12 +104,52 @@ func TestDeleteOfALiveSandbox(t *testing.T) {
 func TestShutdownOfASandboxThatWasNotCreated(t *testing.T) {
 	s := newSite(t)
 	pod := s.sandboxBundle("pod")
-	sandbox := sandboxv1.NewTTRPCSandboxClient(dial(t, s.mustStart(pod)))
-	s.awaitEnd(func() {
-		if _, err := sandbox.ShutdownSandbox(t.Context(), &sandboxv1.ShutdownSandboxRequest{SandboxID: "pod"}); err != nil {
-			t.Errorf("shutdown was not answered: %v", err)
-		}
-	})
+	client := dial(t, s.mustStart(pod))
+	s.awaitEnd(func() { shutdown(t, client, "pod") })
 	s.delete(pod)
+	s.clean()
+}
+
+// TestShutdownIsAnswered ends a sandbox that has nothing to stop any more, which
+// is quick: the answer must come before the end.
+func TestShutdownIsAnswered(t *testing.T) {
+	s := newSite(t)
+	for i := range 10 {
+		pod := s.sandboxBundle(fmt.Sprint("pod", i))
+		_, client := s.createSandbox(pod)
+		id := filepath.Base(pod)
+		_, err := sandboxv1.NewTTRPCSandboxClient(client).StopSandbox(t.Context(), &sandboxv1.StopSandboxRequest{SandboxID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shutdown(t, client, id)
+		s.delete(pod)
+	}
+	s.clean()
+}
+
+// TestDeletesAtOnce is what containerd does when a sandbox's server has died: a
+// delete for the sandbox and for each container, all at once.
+func TestDeletesAtOnce(t *testing.T) {
+	s := newSite(t)
+	pod := s.sandboxBundle("pod")
+	address, _ := s.createSandbox(pod)
+	bundles := []string{pod}
+	for i := range 5 {
+		bundles = append(bundles, s.joined(fmt.Sprint("c", i), address))
+	}
+	if err := s.server().Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, b := range bundles {
+		all.Go(func() {
+			out, err := s.command(b, "delete").CombinedOutput()
+			if err != nil {
+				t.Errorf("delete in %s: %v: %s", filepath.Base(b), err, out)
+			}
+		})
+	}
+	all.Wait()
 	s.clean()
 }

@@ -28,7 +28,8 @@ const (
 	closeTimeout  = 10 * time.Second
 	flushTimeout  = 3 * time.Second
 	loggerTimeout = 13 * time.Second
-	// answerTimeout bounds the last answers.
+	// answerTimeout bounds the last answers: others than who asked for the end
+	// may stay connected.
 	answerTimeout = time.Second
 	// killTimeout bounds the end of what is left after all that.
 	killTimeout = time.Second
@@ -151,7 +152,8 @@ func (s *server) end() {
 }
 
 func (s *server) run() error {
-	rpc, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	peers := &peers{Handshaker: ttrpc.UnixSocketRequireSameUser()}
+	rpc, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(peers))
 	if err != nil {
 		return fmt.Errorf("make the ttrpc server: %w", err)
 	}
@@ -162,13 +164,10 @@ func (s *server) run() error {
 	err = s.wait(served)
 	s.end()
 	err = errors.Join(err, s.close())
-	// What has been asked is answered first: containerd takes a sandbox that did
-	// not answer its end for one that lives.
+	// Whoever asked for the end hangs up once that is answered.
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	if errors.Is(rpc.Shutdown(ctx), context.DeadlineExceeded) {
-		log.L.Warn("calls were not answered")
-	}
+	peers.wait(ctx)
 	return errors.Join(err, rpc.Close(), s.remote.Close())
 }
 
