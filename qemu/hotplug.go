@@ -2,17 +2,24 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/hyperhq/hyper/qemu/qmp"
 )
 
 const (
 	// hotplugBus is where devices are plugged into a running machine: a bridge,
 	// because q35's own bus takes none.
 	hotplugBus = "hot"
+	// askInterval is how long a guest has to let go of a device before it is asked
+	// again.
+	askInterval = time.Second
 	// hotplugSlots is how many devices it takes, from slot 1 on: slot 0 is not free.
 	hotplugSlots = 31
 )
@@ -127,5 +134,67 @@ func (ps *plugs) deleted(id string) {
 	case <-p.gone:
 	default:
 		close(p.gone)
+	}
+}
+
+// checkHotplug refuses what cannot be done with this machine, or no more.
+func (m *machine) checkHotplug(ctx context.Context) error {
+	switch {
+	case !m.hotplug:
+		return fmt.Errorf("a %s has no hotplug: use machine %q: %w", MachineMicroVM, MachineQ35, errdefs.ErrNotImplemented)
+	case m.ended():
+		return errEnded
+	default:
+		return ctx.Err()
+	}
+}
+
+var errEnded = fmt.Errorf("it is gone: %w", errdefs.ErrUnavailable)
+
+func (m *machine) ended() bool {
+	select {
+	case <-m.proc.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// orGone says of a failure that it is due to the machine's end, if it is.
+func (m *machine) orGone(err error) error {
+	if err != nil && m.ended() && !errdefs.IsUnavailable(err) {
+		return fmt.Errorf("%w: %w", errEnded, err)
+	}
+	return err
+}
+
+// unplug has the guest let go of a device and waits until it has. It may be called
+// again.
+//
+// A kernel that boots clears what it was asked before, and nothing tells that it
+// has: so it is asked again until it answers.
+func (m *machine) unplug(ctx context.Context, p *plug) error {
+	again := time.NewTicker(askInterval)
+	defer again.Stop()
+	for {
+		err := m.monitor.DelDevice(ctx, p.id)
+		if qmp.IsNotFound(err) {
+			return nil
+		}
+		// QEMU may refuse to ask what it has asked before.
+		var refused *qmp.Error
+		if err != nil && !(errors.As(err, &refused) && p.asked) {
+			return err
+		}
+		p.asked = true
+		select {
+		case <-p.gone:
+			return nil
+		case <-m.proc.Done():
+			return errEnded
+		case <-ctx.Done():
+			return fmt.Errorf("the guest does not let go of it: %w", ctx.Err())
+		case <-again.C:
+		}
 	}
 }

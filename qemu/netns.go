@@ -22,35 +22,26 @@ func openNetNS(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fail(fmt.Sprintf("cannot be opened: %v", err), errdefs.ErrFailedPrecondition)
 	}
-	raw, err := f.SyscallConn()
-	if err == nil {
-		err = checkNetNS(raw.Control)
-	}
-	if err != nil {
+	if err := withDescriptor(f, checkNetNS); err != nil {
 		f.Close()
-		return nil, fail("is no network namespace: give its path below /run/netns or /proc", errdefs.ErrInvalidArgument)
+		return nil, fail(fmt.Sprintf("is none (%v): give a path below /run/netns or /proc", err), errdefs.ErrInvalidArgument)
 	}
 	return f, nil
 }
 
 // checkNetNS asks the kernel of what type of namespace a file is. The file system
 // is looked at first: on a file of another, the request could mean anything.
-func checkNetNS(control func(func(fd uintptr)) error) error {
-	var failed error
-	err := control(func(fd uintptr) {
-		var fs unix.Statfs_t
-		if failed = unix.Fstatfs(int(fd), &fs); failed != nil {
-			return
-		}
-		if fs.Type != unix.NSFS_MAGIC {
-			failed = unix.ENOTTY
-			return
-		}
-		kind, err := unix.IoctlRetInt(int(fd), unix.NS_GET_NSTYPE)
-		if err == nil && kind != unix.CLONE_NEWNET {
-			err = unix.EINVAL
-		}
-		failed = err
-	})
-	return errors.Join(err, failed)
+func checkNetNS(fd int) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return err
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return errors.New("its file system holds no namespaces")
+	}
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err == nil && kind != unix.CLONE_NEWNET {
+		err = errors.New("it is a namespace of another type")
+	}
+	return err
 }

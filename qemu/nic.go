@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/qemu/qmp"
 	"github.com/hyperhq/hyper/virtcontainers"
@@ -28,15 +27,15 @@ const (
 
 // AttachNIC implements virtcontainers.VM.
 func (m *machine) AttachNIC(ctx context.Context, nic virtcontainers.NIC) error {
-	err := checkNIC(nic)
+	err := m.checkHotplug(ctx)
 	if err == nil {
-		err = m.checkHotplug(ctx)
+		err = checkNIC(nic)
 	}
 	if err == nil {
-		err = m.plugNIC(ctx, nic)
+		err = m.orGone(m.plugNIC(ctx, nic))
 	}
 	if err != nil {
-		return fmt.Errorf("attach NIC %q to VM %q: %w", nic.ID, m.id, m.orGone(err))
+		return fmt.Errorf("attach NIC %q to VM %q: %w", nic.ID, m.id, err)
 	}
 	return nil
 }
@@ -46,43 +45,12 @@ func (m *machine) AttachNIC(ctx context.Context, nic virtcontainers.NIC) error {
 func (m *machine) DetachNIC(ctx context.Context, id string) error {
 	err := m.checkHotplug(ctx)
 	if err == nil {
-		err = m.unplugNIC(ctx, id)
+		err = m.orGone(m.unplugNIC(ctx, id))
 	}
 	if err != nil {
-		return fmt.Errorf("detach NIC %q from VM %q: %w", id, m.id, m.orGone(err))
+		return fmt.Errorf("detach NIC %q from VM %q: %w", id, m.id, err)
 	}
 	return nil
-}
-
-// checkHotplug refuses what cannot be done with this machine, or no more.
-func (m *machine) checkHotplug(ctx context.Context) error {
-	switch {
-	case !m.hotplug:
-		return fmt.Errorf("a %s has no hotplug: use machine %q: %w", MachineMicroVM, MachineQ35, errdefs.ErrNotImplemented)
-	case m.ended():
-		return errEnded
-	default:
-		return ctx.Err()
-	}
-}
-
-var errEnded = fmt.Errorf("it is gone: %w", errdefs.ErrUnavailable)
-
-func (m *machine) ended() bool {
-	select {
-	case <-m.proc.Done():
-		return true
-	default:
-		return false
-	}
-}
-
-// orGone says instead of a failure that it is due to the machine's end.
-func (m *machine) orGone(err error) error {
-	if m.ended() && !errdefs.IsUnavailable(err) {
-		return fmt.Errorf("%w: %w", errEnded, err)
-	}
-	return err
 }
 
 var nicID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,31}$`)
@@ -110,32 +78,9 @@ func checkNIC(nic virtcontainers.NIC) error {
 		}
 	}
 	for i, f := range nic.VHost {
-		if f == nil {
-			return invalid("vhost device %d is no open file", i)
+		if err := checkVHost(f); err != nil {
+			return invalid("vhost device %d is none: %v", i, err)
 		}
-	}
-	return nil
-}
-
-// checkTap asks the kernel what a file is. QEMU fails on another too, but some
-// versions then forget to close it.
-func checkTap(f *os.File) error {
-	if f == nil {
-		return errors.New("no open file")
-	}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var request unix.Ifreq
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, &request) })
-	if err := errors.Join(err, failed); err != nil {
-		return err
-	}
-	const want = unix.IFF_TAP | unix.IFF_VNET_HDR
-	if flags := request.Uint16(); flags&want != want {
-		return fmt.Errorf("its flags are %#x", flags)
 	}
 	return nil
 }
@@ -282,27 +227,4 @@ func (m *machine) removeNetdev(ctx context.Context, p *plug) error {
 		return err
 	}
 	return nil // a wish of ours that was given up before
-}
-
-// unplug has the guest let go of a device and waits until it has. It may be called
-// again.
-func (m *machine) unplug(ctx context.Context, p *plug) error {
-	err := m.monitor.DelDevice(ctx, p.id)
-	if qmp.IsNotFound(err) {
-		return nil
-	}
-	// QEMU may refuse to ask a guest that it has asked before: the wait goes on.
-	var refused *qmp.Error
-	if err != nil && !(errors.As(err, &refused) && p.asked) {
-		return err
-	}
-	p.asked = true
-	select {
-	case <-p.gone:
-		return nil
-	case <-m.proc.Done():
-		return errEnded
-	case <-ctx.Done():
-		return fmt.Errorf("the guest does not let go of it: %w", ctx.Err())
-	}
 }
