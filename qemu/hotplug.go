@@ -46,8 +46,11 @@ func (s *slots) give(n int) { s.used &^= 1 << n }
 // The guest can let go unasked. The plug is then gone but not released: what QEMU
 // keeps beside the device, and the id, are freed by whoever detaches it.
 type plug struct {
-	id   string // the device's in QEMU
-	slot int
+	id string
+	// device is its name in QEMU, which no other has had: what QEMU says of one that
+	// is gone may come late, and must not be taken for what it says of the next.
+	device string
+	slot   int
 	// asked says that the guest was asked to let go. It is of whose turn it is.
 	asked bool
 	// turn has room for the one who attaches or detaches.
@@ -64,6 +67,7 @@ type plugs struct {
 	mu    sync.Mutex
 	slots slots
 	byID  map[string]*plug
+	taken uint64 // ever
 }
 
 // take makes a plug, whose turn is the caller's.
@@ -77,7 +81,14 @@ func (ps *plugs) take(id string) (*plug, error) {
 	if !ok {
 		return nil, fmt.Errorf("all %d places for devices are taken: detach one first: %w", hotplugSlots, errdefs.ErrResourceExhausted)
 	}
-	p := &plug{id: id, slot: slot, turn: make(chan struct{}, 1), gone: make(chan struct{})}
+	ps.taken++
+	p := &plug{
+		id:     id,
+		device: fmt.Sprintf("%s-%d", id, ps.taken),
+		slot:   slot,
+		turn:   make(chan struct{}, 1),
+		gone:   make(chan struct{}),
+	}
 	p.turn <- struct{}{}
 	if ps.byID == nil {
 		ps.byID = map[string]*plug{}
@@ -123,17 +134,18 @@ func (ps *plugs) release(p *plug) {
 }
 
 // deleted takes note that QEMU has a device no more.
-func (ps *plugs) deleted(id string) {
+func (ps *plugs) deleted(device string) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	p := ps.byID[id]
-	if p == nil {
-		return
-	}
-	select {
-	case <-p.gone:
-	default:
-		close(p.gone)
+	for _, p := range ps.byID {
+		if p.device != device {
+			continue
+		}
+		select {
+		case <-p.gone:
+		default:
+			close(p.gone)
+		}
 	}
 }
 
@@ -177,7 +189,7 @@ func (m *machine) unplug(ctx context.Context, p *plug) error {
 	again := time.NewTicker(askInterval)
 	defer again.Stop()
 	for {
-		err := m.monitor.DelDevice(ctx, p.id)
+		err := m.monitor.DelDevice(ctx, p.device)
 		if qmp.IsNotFound(err) {
 			return nil
 		}

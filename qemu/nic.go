@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"regexp"
 	"time"
@@ -85,8 +84,8 @@ func checkNIC(nic virtcontainers.NIC) error {
 	return nil
 }
 
-// nicDevice is the name of a card in QEMU, for the device and for its host's side.
-func nicDevice(id string) string { return "nic-" + id }
+// nicPlug is the id of a card's plug.
+func nicPlug(id string) string { return "nic-" + id }
 
 // nicArguments are those of device_add.
 type nicArguments struct {
@@ -108,11 +107,11 @@ type nicArguments struct {
 func deviceArguments(nic virtcontainers.NIC, p *plug) nicArguments {
 	return nicArguments{
 		Driver: "virtio-net-pci",
-		ID:     p.id,
-		Netdev: p.id,
+		ID:     p.device,
+		Netdev: p.device, // the host's side is named so too
 		Bus:    hotplugBus,
 		Addr:   p.address(),
-		MAC:    net.HardwareAddr(nic.MAC).String(),
+		MAC:    nic.MAC.String(),
 		MTU:    nic.MTU,
 		MQ:     len(nic.Queues) > 1,
 		// One for each direction of a queue, one for the control queue and one for
@@ -123,7 +122,7 @@ func deviceArguments(nic virtcontainers.NIC, p *plug) nicArguments {
 }
 
 func (m *machine) plugNIC(ctx context.Context, nic virtcontainers.NIC) error {
-	p, err := m.plugs.take(nicDevice(nic.ID))
+	p, err := m.plugs.take(nicPlug(nic.ID))
 	if err != nil {
 		return err
 	}
@@ -162,7 +161,7 @@ func (a *nicAttachment) run(ctx context.Context) error {
 		return err
 	}
 	a.netdev = true
-	if err := a.machine.monitor.AddTap(ctx, a.plug.id, queues, vhost); err != nil {
+	if err := a.machine.monitor.AddTap(ctx, a.plug.device, queues, vhost); err != nil {
 		return err
 	}
 	a.passed = nil // used up
@@ -174,7 +173,7 @@ func (a *nicAttachment) run(ctx context.Context) error {
 func (a *nicAttachment) pass(ctx context.Context, kind string, files []*os.File) ([]string, error) {
 	var names []string
 	for i, f := range files {
-		name := fmt.Sprintf("%s-%s%d", a.plug.id, kind, i)
+		name := fmt.Sprintf("%s-%s%d", a.plug.device, kind, i)
 		a.passed = append(a.passed, name)
 		if err := a.machine.monitor.PassFile(ctx, name, f); err != nil {
 			return nil, err
@@ -207,7 +206,7 @@ func (a *nicAttachment) undo(ctx context.Context) error {
 }
 
 func (m *machine) unplugNIC(ctx context.Context, id string) error {
-	p, err := m.plugs.find(ctx, nicDevice(id))
+	p, err := m.plugs.find(ctx, nicPlug(id))
 	if err != nil {
 		return err
 	}
@@ -223,7 +222,7 @@ func (m *machine) unplugNIC(ctx context.Context, id string) error {
 }
 
 func (m *machine) removeNetdev(ctx context.Context, p *plug) error {
-	if err := m.monitor.DelNetdev(ctx, p.id); !qmp.IsNotFound(err) {
+	if err := m.monitor.DelNetdev(ctx, p.device); !qmp.IsNotFound(err) {
 		return err
 	}
 	return nil // a wish of ours that was given up before

@@ -3,6 +3,7 @@ package qemu
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -157,6 +158,25 @@ func kernels(t *testing.T, test func(t *testing.T, spec virtcontainers.VMSpec)) 
 	}
 }
 
+func TestNICArguments(t *testing.T) {
+	p := &plug{device: "nic-a-1", slot: 17}
+	for _, tc := range []struct {
+		nic  virtcontainers.NIC
+		want string
+	}{
+		{virtcontainers.NIC{MAC: testMAC(1), Queues: make([]*os.File, 1)},
+			`{"driver":"virtio-net-pci","id":"nic-a-1","netdev":"nic-a-1","bus":"hot","addr":"0x11",` +
+				`"mac":"02:00:00:00:00:01","mq":false,"vectors":4,"romfile":"","disable-legacy":"on"}`},
+		{virtcontainers.NIC{MAC: testMAC(1), MTU: 9000, Queues: make([]*os.File, 4)},
+			`{"driver":"virtio-net-pci","id":"nic-a-1","netdev":"nic-a-1","bus":"hot","addr":"0x11",` +
+				`"mac":"02:00:00:00:00:01","host_mtu":9000,"mq":true,"vectors":10,"romfile":"","disable-legacy":"on"}`},
+	} {
+		if got, err := json.Marshal(deviceArguments(tc.nic, p)); err != nil || string(got) != tc.want {
+			t.Errorf("got\n%s, %v\nwant\n%s", got, err, tc.want)
+		}
+	}
+}
+
 func testMAC(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
 
 func TestNIC(t *testing.T) {
@@ -190,6 +210,27 @@ func TestNIC(t *testing.T) {
 			if err := vm.DetachNIC(t.Context(), nic.ID); !errdefs.IsNotFound(err) {
 				t.Errorf("a second DetachNIC() = %v", err)
 			}
+		}
+	})
+}
+
+// TestGuestEjects has the guest let go of a card by itself. The card is then still
+// the host's to detach.
+func TestGuestEjects(t *testing.T) {
+	kernels(t, func(t *testing.T, spec virtcontainers.VMSpec) {
+		ns := newNet(t)
+		vm := start(t, newDriver(t, Config{Machine: MachineQ35}), spec)
+		g := connect(t, vm)
+		g.ask(t, "ping")
+		for round := range 2 {
+			tap, _ := ns.tap(t, fmt.Sprintf("tap%d", round), 1)
+			nic := virtcontainers.NIC{ID: "a", MAC: testMAC(1), Queues: tap}
+			attach(t, vm, nic)
+			g.ask(t, "link", nic.MAC.String())
+			g.ask(t, "write", "/sys/bus/pci/slots/1/power", "0")
+			g.ask(t, "nolink", nic.MAC.String())
+			checkError(t, vm.AttachNIC(t.Context(), nic), errdefs.ErrAlreadyExists, `"a"`)
+			detach(t, vm, nic.ID)
 		}
 	})
 }
@@ -298,7 +339,7 @@ func TestNICErrors(t *testing.T) {
 		if err := monitor.PassFile(t.Context(), "other", two[0]); err != nil {
 			t.Fatal(err)
 		}
-		if err := monitor.AddTap(t.Context(), nicDevice(good.ID), []string{"other"}, nil); err != nil {
+		if err := monitor.AddTap(t.Context(), "nic-a-1", []string{"other"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		checkRefused(t, vm.AttachNIC(t.Context(), good), "netdev_add")

@@ -174,6 +174,53 @@ func TestUserHasNoPrivileges(t *testing.T) {
 	}
 }
 
+// TestNetNS runs processes in a namespace that another holds, with and without
+// confinement, and sees that no thread of this process stays there.
+func TestNetNS(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a network namespace")
+	}
+	holder := shell(t, "exec sleep 1000", func(s *Spec) { s.Namespaces = unix.CLONE_NEWNET })
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", holder.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	theirs, err := os.Readlink(ns.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		p := shell(t, "readlink /proc/self/ns/net; grep CapBnd /proc/self/status", func(s *Spec) {
+			s.NetNS = ns
+			if i%2 == 0 {
+				s.User = &User{UID: 123456, GID: 123456}
+			}
+		})
+		free := shell(t, "readlink /proc/self/ns/net", nil)
+		waitDone(t, p)
+		waitDone(t, free)
+		if !strings.HasPrefix(p.Log(), theirs) {
+			t.Errorf("it ran in %s, want %s", p.Log(), theirs)
+		}
+		if i%2 == 0 && !strings.HasSuffix(p.Log(), "0000000000000000") {
+			t.Errorf("it kept capabilities: %s", p.Log())
+		}
+		if strings.HasPrefix(free.Log(), theirs) {
+			t.Fatalf("round %d: a process landed on a thread that was moved", i)
+		}
+	}
+	uts, err := os.Open("/proc/self/ns/uts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer uts.Close()
+	_, err = Start(Spec{Path: "/bin/true", NetNS: uts})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), uts.Name()) {
+		t.Errorf("Start() = %v", err)
+	}
+}
+
 // TestConfinedThreadIsNotReused runs processes with and without confinement by
 // turns: none of the latter may land on a confined thread.
 func TestConfinedThreadIsNotReused(t *testing.T) {

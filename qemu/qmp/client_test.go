@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -121,6 +125,206 @@ func TestRepliesAreMatchedByID(t *testing.T) {
 		t.Errorf("Stop() = %v", err)
 	}
 	close(both)
+}
+
+// TestFilesGoAlong passes files over a real socket to a QEMU that reads as a real
+// one does: a byte at a time, with the file that comes with it.
+func TestFilesGoAlong(t *testing.T) {
+	ours, theirs := socketPair(t)
+	got := make(chan string, 3)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer theirs.Close()
+		fmt.Fprintln(theirs, `{"QMP": {}}`)
+		for id := 1; ; id++ {
+			line, text, err := readWithFile(theirs)
+			if err != nil {
+				return
+			}
+			if id > 1 {
+				got <- line + text
+			}
+			fmt.Fprintf(theirs, `{"return": {}, "id": %d}`+"\n", id)
+		}
+	}()
+	c := New(ours, func(Event) {})
+	t.Cleanup(func() { c.Close(); <-ended })
+	ctx := deadline(t, 5*time.Second)
+	for _, name := range []string{"a", "b"} {
+		f, err := os.Create(filepath.Join(t.TempDir(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString("in " + name); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PassFile(ctx, name, f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Stat(); err != nil {
+			t.Errorf("the file is not ours any more: %v", err)
+		}
+		f.Close()
+	}
+	if err := c.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{
+		`{"execute":"getfd","arguments":{"fdname":"a"},"id":2}in a`,
+		`{"execute":"getfd","arguments":{"fdname":"b"},"id":3}in b`,
+		`{"execute":"stop","id":4}`,
+	} {
+		if line := <-got; line != want {
+			t.Errorf("line %d is %s, want %s", i, line, want)
+		}
+	}
+}
+
+// TestFileOfAGivenUpCommand has a QEMU that does not read. The copy of the file must
+// not be left open.
+func TestFileOfAGivenUpCommand(t *testing.T) {
+	ours, theirs := socketPair(t)
+	defer theirs.Close()
+	c := New(ours, func(Event) {})
+	fmt.Fprintln(theirs, `{"QMP": {}}`)
+	if _, _, err := readWithFile(theirs); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(theirs, `{"return": {}, "id": 1}`)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for range 3 {
+		if err := c.PassFile(deadline(t, 30*time.Millisecond), "a", w); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("PassFile() = %v", err)
+		}
+	}
+	w.Close()
+	c.Close()
+	theirs.Close() // with what was sent
+	if err := r.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the pipe is still open: %v", err)
+	}
+}
+
+func TestFileWithoutASocket(t *testing.T) {
+	c := converse(t, nil, func(in *bufio.Scanner, out io.Writer) {
+		handshake(in, out)
+		for in.Scan() {
+		}
+	})
+	if err := c.PassFile(deadline(t, 5*time.Second), "a", os.Stdin); !errdefs.IsUnavailable(err) {
+		t.Errorf("PassFile() = %v", err)
+	}
+}
+
+func socketPair(t *testing.T) (ours, theirs *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, end := range []**net.UnixConn{&ours, &theirs} {
+		f := os.NewFile(uintptr(fds[i]), "monitor")
+		conn, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		*end = conn.(*net.UnixConn)
+	}
+	return ours, theirs
+}
+
+// readWithFile reads a line, and what is in the file that came with it.
+func readWithFile(conn *net.UnixConn) (line, text string, err error) {
+	oob := make([]byte, 64)
+	for b := make([]byte, 1); b[0] != '\n'; line += string(b) {
+		n, oobn, _, _, err := conn.ReadMsgUnix(b, oob)
+		if n == 0 || err != nil {
+			return "", "", errors.Join(err, io.ErrUnexpectedEOF)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil {
+			return "", "", err
+		}
+		for _, m := range messages {
+			fds, err := unix.ParseUnixRights(&m)
+			if err != nil {
+				return "", "", err
+			}
+			f := os.NewFile(uintptr(fds[0]), "passed")
+			data, err := io.ReadAll(io.NewSectionReader(f, 0, 100))
+			f.Close()
+			if err != nil {
+				return "", "", err
+			}
+			text += string(data)
+		}
+	}
+	return strings.TrimSpace(line), text, nil
+}
+
+func TestDevices(t *testing.T) {
+	var asked []string
+	c := converse(t, nil, func(in *bufio.Scanner, out io.Writer) {
+		handshake(in, out)
+		for id := 2; in.Scan(); id++ {
+			asked = append(asked, in.Text())
+			if id == 7 {
+				fmt.Fprintf(out, `{"error": {"class": "DeviceNotFound", "desc": "no"}, "id": %d}`+"\n", id)
+				return
+			}
+			fmt.Fprintf(out, `{"return": {}, "id": %d}`+"\n", id)
+		}
+	})
+	ctx := deadline(t, 5*time.Second)
+	for _, err := range []error{
+		c.AddTap(ctx, "n", []string{"a", "b"}, []string{"c", "d"}),
+		c.AddTap(ctx, "m", []string{"a"}, nil),
+		c.AddDevice(ctx, map[string]any{"driver": "d", "id": "n"}),
+		c.DelNetdev(ctx, "n"),
+		c.CloseFile(ctx, "a"),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.DelDevice(ctx, "n"); !IsNotFound(err) {
+		t.Errorf("DelDevice() = %v", err)
+	}
+	<-c.Done()
+	want := []string{
+		`{"execute":"netdev_add","arguments":{"type":"tap","id":"n","fds":"a:b","vhost":true,"vhostfds":"c:d"},"id":2}`,
+		`{"execute":"netdev_add","arguments":{"type":"tap","id":"m","fds":"a","vhost":false},"id":3}`,
+		`{"execute":"device_add","arguments":{"driver":"d","id":"n"},"id":4}`,
+		`{"execute":"netdev_del","arguments":{"id":"n"},"id":5}`,
+		`{"execute":"closefd","arguments":{"fdname":"a"},"id":6}`,
+		`{"execute":"device_del","arguments":{"id":"n"},"id":7}`,
+	}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked\n%s", strings.Join(asked, "\n"))
+	}
+}
+
+// FuzzDeletedDevice: a guest makes QEMU say that a device is gone.
+func FuzzDeletedDevice(f *testing.F) {
+	f.Add("DEVICE_DELETED", []byte(`{"device": "nic-a", "path": "/machine/peripheral/nic-a"}`))
+	f.Add("DEVICE_DELETED", []byte(`{"path": "/machine/peripheral/nic-a/virtio-backend"}`))
+	f.Add("DEVICE_DELETED", []byte(`{"device": 7}`))
+	f.Add("STOP", []byte(`{"device": "nic-a"}`))
+	f.Fuzz(func(t *testing.T, name string, data []byte) {
+		got := DeletedDevice(Event{Name: name, Data: data})
+		if got != "" && (name != "DEVICE_DELETED" || len(got) > 3*len(data)) {
+			t.Errorf("%s %q says that %q is gone", name, data, got)
+		}
+	})
 }
 
 func TestEventsComeInOrder(t *testing.T) {
