@@ -9,10 +9,20 @@
 // QEMU for any other reason close Done, within milliseconds and without polling.
 //
 // The guest is hostile, and QEMU with it once a hole in QEMU is found. So QEMU
-// runs as a user that nobody else has, without capabilities, in its own network,
-// IPC and UTS namespaces, with its seccomp sandbox on; it can start no program.
+// runs as a user that nobody else has, without capabilities, in IPC and UTS
+// namespaces of its own and a network namespace of its own or of its pod, with its
+// seccomp sandbox on; it can start no program.
 // What it needs is opened here and handed to it as descriptors: kernel, image,
 // firmware, monitor, console, channel and share. It gets no path but that of the
 // acceleration device. What the guest writes to its console is kept bounded and
 // shown as plain text only.
+//
+// Network cards are plugged in while the guest runs, on a bus of 31 slots:
+//
+//	AttachNIC ──▶ in ──DetachNIC, the guest lets go──▶ released
+//
+// An AttachNIC that fails leaves nothing behind, unless its error says that it could
+// not be undone: then, and after a DetachNIC that fails, the id stays taken until
+// DetachNIC succeeds. A guest that lets go of a card by itself changes nothing of
+// that. The guest can delay a DetachNIC until its context ends, and no more.
 package qemu
