@@ -17,12 +17,12 @@
 // acceleration device. What the guest writes to its console is kept bounded and
 // shown as plain text only.
 //
-// Network cards are plugged in while the guest runs, on a bus of 31 slots:
+// Network cards and disks are plugged in while the guest runs, on a bus of 31 slots:
 //
-//	AttachNIC ──▶ in ──DetachNIC, the guest lets go──▶ released
+//	Attach ──▶ in ──Detach, the guest lets go──▶ released
 //
-// An AttachNIC that fails leaves nothing behind, unless its error says that it could
-// not be undone: then, and after a DetachNIC that fails, the id stays taken until
-// DetachNIC succeeds. A guest that lets go of a card by itself changes nothing of
-// that. The guest can delay a DetachNIC until its context ends, and no more.
+// An attach that fails leaves nothing behind, unless its error says that it could not
+// be undone: then, and after a detach that fails, the id stays taken until a detach
+// succeeds. A guest that lets go of a device by itself changes nothing of that. The
+// guest can delay a detach until its context ends, and no more.
 package qemu

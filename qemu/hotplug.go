@@ -50,9 +50,13 @@ type plug struct {
 	// device is its name in QEMU, which no other has had: what QEMU says of one that
 	// is gone may come late, and must not be taken for what it says of the next.
 	device string
+	number uint64 // of the plug, among all that there ever were
 	slot   int
 	// asked says that the guest was asked to let go. It is of whose turn it is.
 	asked bool
+	// backed says that the host's side is there for certain, which is of whose turn
+	// it is too.
+	backed bool
 	// turn has room for the one who attaches or detaches.
 	turn chan struct{}
 	// gone is closed when the guest has let go of the device.
@@ -85,6 +89,7 @@ func (ps *plugs) take(id string) (*plug, error) {
 	p := &plug{
 		id:     id,
 		device: fmt.Sprintf("%s-%d", id, ps.taken),
+		number: ps.taken,
 		slot:   slot,
 		turn:   make(chan struct{}, 1),
 		gone:   make(chan struct{}),

@@ -39,6 +39,11 @@ type VM interface {
 	// DetachNIC unplugs a card and returns when the guest has let go of it.
 	// errdefs.ErrNotFound if there is none of that id.
 	DetachNIC(ctx context.Context, id string) error
+	// AttachDisk plugs a disk in, as AttachNIC does a card.
+	AttachDisk(ctx context.Context, disk Disk) error
+	// DetachDisk unplugs a disk, as DetachNIC does a card. What the guest has not
+	// written by then is lost: it must have unmounted it.
+	DetachDisk(ctx context.Context, id string) error
 	// Kill ends the machine at once and returns when its process is gone and
 	// what the driver took for it is released. It may be called again.
 	Kill(ctx context.Context) error
@@ -78,7 +83,8 @@ type Share struct {
 
 // NIC is a network card.
 type NIC struct {
-	// ID tells the cards of a machine apart: a letter, then letters and digits.
+	// ID tells the cards of a machine apart: a letter, then letters and digits, 32 in
+	// all at most.
 	ID string
 	// MAC is the card's address, as the guest sees it.
 	MAC net.HardwareAddr
@@ -87,4 +93,17 @@ type NIC struct {
 	// Queues are the queues of one tap, opened with IFF_VNET_HDR, and VHost as
 	// many open /dev/vhost-net, or none. They stay the caller's.
 	Queues, VHost []*os.File
+}
+
+// Disk is a block device.
+type Disk struct {
+	// ID tells the disks of a machine apart: a letter, then letters and digits, 20 in
+	// all at most. The guest knows the disk by it, as its serial number.
+	ID string
+	// File is what the disk holds: a regular file of whole sectors or a block device,
+	// open for reading if ReadOnly is set, else for reading and writing. It stays the
+	// caller's.
+	File *os.File
+	// ReadOnly says that the guest cannot write.
+	ReadOnly bool
 }

@@ -277,7 +277,7 @@ func TestDevices(t *testing.T) {
 		handshake(in, out)
 		for id := 2; in.Scan(); id++ {
 			asked = append(asked, in.Text())
-			if id == 7 {
+			if id == 10 {
 				fmt.Fprintf(out, `{"error": {"class": "DeviceNotFound", "desc": "no"}, "id": %d}`+"\n", id)
 				return
 			}
@@ -291,6 +291,9 @@ func TestDevices(t *testing.T) {
 		c.AddDevice(ctx, map[string]any{"driver": "d", "id": "n"}),
 		c.DelNetdev(ctx, "n"),
 		c.CloseFile(ctx, "a"),
+		c.AddBlock(ctx, Block{Node: "n", Files: 3, Device: true, ReadOnly: true}),
+		c.DelBlock(ctx, "n"),
+		c.RemoveFile(ctx, 3),
 	} {
 		if err != nil {
 			t.Error(err)
@@ -306,7 +309,11 @@ func TestDevices(t *testing.T) {
 		`{"execute":"device_add","arguments":{"driver":"d","id":"n"},"id":4}`,
 		`{"execute":"netdev_del","arguments":{"id":"n"},"id":5}`,
 		`{"execute":"closefd","arguments":{"fdname":"a"},"id":6}`,
-		`{"execute":"device_del","arguments":{"id":"n"},"id":7}`,
+		`{"execute":"blockdev-add","arguments":{"node-name":"n","driver":"raw","read-only":true,"discard":"unmap",` +
+			`"file":{"driver":"host_device","filename":"/dev/fdset/3"}},"id":7}`,
+		`{"execute":"blockdev-del","arguments":{"node-name":"n"},"id":8}`,
+		`{"execute":"remove-fd","arguments":{"fdset-id":3},"id":9}`,
+		`{"execute":"device_del","arguments":{"id":"n"},"id":10}`,
 	}
 	if !slices.Equal(asked, want) {
 		t.Errorf("asked\n%s", strings.Join(asked, "\n"))

@@ -148,6 +148,10 @@ func do(words []string) (string, error) {
 		return queues(args[0])
 	case "send": // link text
 		return "", sendFrame(args[0], args[1])
+	case "disk": // serial: name, sectors, read-only
+		return waitDisk(args[0], true)
+	case "nodisk": // serial
+		return waitDisk(args[0], false)
 	case "poweroff":
 		return "", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "reboot":
