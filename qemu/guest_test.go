@@ -142,6 +142,34 @@ func testSpec(t *testing.T) virtcontainers.VMSpec {
 	}
 }
 
+// kernels runs a test in a guest of each kernel that `make` built.
+func kernels(t *testing.T, test func(t *testing.T, spec virtcontainers.VMSpec)) {
+	dir := os.Getenv(outputEnv)
+	if dir == "" {
+		t.Skipf("%s does not name the output of `make`: there is no guest to boot", outputEnv)
+	}
+	for _, kernel := range []string{"hyperkernel", "cloud"} {
+		t.Run(kernel, func(t *testing.T) {
+			files := filepath.Join(dir, "share/hyper", kernel)
+			image, err := os.ReadFile(filepath.Join(files, "initrd.img"))
+			if err != nil {
+				t.Skipf("this kernel is not built: %v", err)
+			}
+			ours, err := os.ReadFile(testImage(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The kernel unpacks one archive after the other: the modules stay, the
+			// agent gives way to the test guest.
+			test(t, virtcontainers.VMSpec{
+				ID: "test", Dir: t.TempDir(), VCPUs: 2, MemoryMiB: 256,
+				Kernel: filepath.Join(files, "vmlinux"),
+				Image:  writeFile(t, "initrd.img", append(image, ours...), 0o644),
+			})
+		})
+	}
+}
+
 // start starts a machine that ends with the test.
 func start(t *testing.T, d *Driver, spec virtcontainers.VMSpec) virtcontainers.VM {
 	t.Helper()
