@@ -28,6 +28,8 @@
 //     calls the task service there, over a connection of its own for each.
 //   - delete runs for the sandbox after Shutdown was answered, and for each
 //     container after its task was deleted: whenever a connection ends.
+//   - CRI asks for the status before each container, for the platform once, and
+//     for metrics every few seconds.
 //   - Create and Start that fail are followed by Shutdown. So is a containerd's
 //     end between the shim's start and Create, when somebody removes the
 //     sandbox: Shutdown of one that was not created ends the shim, too.
