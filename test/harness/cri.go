@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -198,8 +199,12 @@ func (c *Cell) ctrIn(ctx context.Context, namespace string, args ...string) erro
 }
 
 // cniResults are the files in which CNI's library remembers the networks of a
-// directory's pods. Their place cannot be chosen, their names are ours.
+// directory's pods. Their place cannot be chosen; they name the pods' network
+// namespaces, which are in the directory.
 func cniResults(dir string) []string {
-	files, _ := filepath.Glob("/var/lib/cni/results/" + namespaceOf(dir) + "-*")
-	return files
+	files, _ := filepath.Glob("/var/lib/cni/results/*")
+	return slices.DeleteFunc(files, func(file string) bool {
+		data, err := os.ReadFile(file)
+		return err != nil || !strings.Contains(string(data), dir+"/")
+	})
 }

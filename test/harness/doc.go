@@ -3,7 +3,7 @@
 //
 // Everything that a Cell makes is under one directory, /tmp/hyper-test-<pid>-<n>:
 // containerd's root, state, sockets, temporary files, logs and configuration.
-// A cell with CRI also has files of CNI in /var/lib/cni/results, named for it.
+// A cell with CRI also has files of CNI in /var/lib/cni/results, which name it.
 // The system's daemons and their files are never touched, and processes are
 // ended only if they are descendants of this one.
 //
