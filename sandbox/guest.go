@@ -55,7 +55,7 @@ type guest struct {
 	agent                *agentClient
 	network              *guestNetwork
 	cgroup               *cgroup.Group // nil if the processes stay where they are
-	kernel, version      string // of the guest's kernel and agent, as they say
+	kernel, version      string        // of the guest's kernel and agent, as they say
 	err                  error
 }
 

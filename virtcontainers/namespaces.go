@@ -36,9 +36,18 @@ func (p *Plan) planNamespaces(at Placement) error {
 		}
 		kept = append(kept, ns)
 	}
-	p.Guest.Linux.Namespaces = kept
+	p.Guest.Linux.Namespaces = withCgroup(kept)
 	p.planSharedNames(at)
 	return nil
+}
+
+// withCgroup adds a cgroup namespace, which the guest's version of cgroups has for
+// each container; for a host of the first version, containerd asks for none.
+func withCgroup(list []specs.LinuxNamespace) []specs.LinuxNamespace {
+	if slices.ContainsFunc(list, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.CgroupNamespace }) {
+		return list
+	}
+	return append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 }
 
 // containerNamespace begins the path of a namespace that is another container's,
@@ -53,7 +62,7 @@ func (p *Plan) checkHostNamespaces(at Placement) error {
 	}
 	for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace} {
 		if !slices.ContainsFunc(p.Guest.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind }) {
-			return fmt.Errorf("the pod asks for the host's %s namespace, which a virtual machine does not share: %w", kind, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("the pod asks for the host's %s namespace, which a virtual machine does not share: %w", strings.ToUpper(string(kind)), errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil

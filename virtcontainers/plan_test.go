@@ -165,7 +165,7 @@ func TestNoNamespaceOfTheHostReachesTheGuest(t *testing.T) {
 	p := plan(t, newSpec(func(s *specs.Spec) {
 		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}}
 	}))
-	want := []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}}
+	want := []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.CgroupNamespace}}
 	if !slices.Equal(p.Guest.Linux.Namespaces, want) || len(p.Notes) != 1 {
 		t.Errorf("namespaces %+v, notes %q", p.Guest.Linux.Namespaces, p.Notes)
 	}

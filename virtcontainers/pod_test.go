@@ -50,6 +50,8 @@ func TestPodNamespaces(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			// Each has cgroups of its own as well.
+			c.wants = append(slices.Clone(c.wants), ns("cgroup", ""))
 			if !slices.Equal(p.Guest.Linux.Namespaces, c.wants) || p.Pod.NetNS != c.netNS {
 				t.Errorf("has %+v and %q, want %+v and %q", p.Guest.Linux.Namespaces, p.Pod.NetNS, c.wants, c.netNS)
 			}
@@ -79,7 +81,7 @@ func TestPodNamesAreTheGuests(t *testing.T) {
 
 func TestPodsOnTheHostsProcessesAreRefused(t *testing.T) {
 	_, err := NewPlan(newSpec(namespaces(specs.LinuxNamespace{Type: "ipc"})), Placement{First: true, Role: PodSandbox})
-	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "pid") {
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "PID") {
 		t.Errorf("got %v", err)
 	}
 }

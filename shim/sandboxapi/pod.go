@@ -92,7 +92,7 @@ func (p *pod) linux(n protowire.Number, f field) error {
 
 // checkNamespace refuses a pod that wants to be in a namespace of the host.
 func checkNamespace(n protowire.Number, f field) error {
-	kind := map[protowire.Number]string{optionPID: "pid", optionIPC: "ipc"}[n]
+	kind := map[protowire.Number]string{optionPID: "PID", optionIPC: "IPC"}[n]
 	if kind != "" && f.varint == modeNode {
 		return fmt.Errorf("the pod asks for the host's %s namespace, which a virtual machine does not share", kind)
 	}

@@ -73,7 +73,7 @@ func TestDecodePod(t *testing.T) {
 }
 
 func TestPodsInNamespacesOfTheHostAreRefused(t *testing.T) {
-	for option, kind := range map[int]string{2: "pid", 3: "ipc"} {
+	for option, kind := range map[int]string{2: "PID", 3: "IPC"} {
 		config := message(8, message(2, message(1, message(option, 2))))
 		_, err := decodePod(&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig", Value: config})
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), kind) {

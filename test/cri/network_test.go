@@ -175,10 +175,11 @@ func testPortForward(t *testing.T, n *node) {
 			t.Errorf("%s: %s", address, got)
 		}
 	}
-	// Nobody listens there.
+	// Nobody listens there. The way into a virtual machine has taken the
+	// connection before it knows, and breaks it.
 	data, failure := forward(t, p.forwardURL(t), 7002)
 	defer data.Close()
-	if got := readAll(t, failure); !strings.Contains(got, "refused") {
+	if got := readAll(t, failure); !strings.Contains(got, "refused") && !strings.Contains(got, "reset") {
 		t.Errorf("a port without a server: %q", got)
 	}
 }
