@@ -24,6 +24,7 @@ type Agent struct {
 	log    *logger
 	phases *phases
 	forker *forker
+	holder *holder
 	events *events
 	oom    *oomWatch
 	guest  guest
@@ -48,8 +49,9 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	forker := newForker()
 	return &Agent{
-		log: log, phases: ph, forker: newForker(), events: hub, oom: oom,
+		log: log, phases: ph, forker: forker, holder: &holder{forker: forker}, events: hub, oom: oom,
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
 		forwards:   make(chan struct{}, maxForwards),

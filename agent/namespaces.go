@@ -11,9 +11,14 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// ofContainer begins a namespace's path that names a container instead: its
-// init's namespace is meant.
-const ofContainer = "container:"
+const (
+	// ofContainer begins a namespace's path that names a container instead: its
+	// init's namespace is meant.
+	ofContainer = "container:"
+	// ofPod is the path that means the pod's own namespace, which no container
+	// holds.
+	ofPod = "pod"
+)
 
 // joinContainers replaces the paths in spec that name containers by paths that
 // are good until release is called. The namespaces stay those of the same
@@ -33,13 +38,17 @@ func (a *Agent) joinContainers(spec *specs.Spec) (release func(), err error) {
 	for i := range spec.Linux.Namespaces {
 		ns := &spec.Linux.Namespaces[i]
 		id, ok := strings.CutPrefix(ns.Path, ofContainer)
-		if !ok {
+		if !ok && ns.Path != ofPod {
 			continue
 		}
 		if ns.Type != specs.PIDNamespace {
-			return nil, fmt.Errorf("the OCI spec's %s namespace is to be that of container %.140q: only a PID namespace can be: %w", ns.Type, id, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("the OCI spec's %s namespace is to be %.140q: only a PID namespace can be another's: %w", ns.Type, ns.Path, errdefs.ErrInvalidArgument)
 		}
-		f, err := a.openPIDNamespace(id)
+		open := func() (*os.File, error) { return a.openPIDNamespace(id) }
+		if !ok {
+			open = a.holder.open
+		}
+		f, err := open()
 		if err != nil {
 			return nil, err
 		}

@@ -3,7 +3,10 @@ package sandbox
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -29,6 +32,9 @@ type BootOptions struct {
 	// those of the configuration.
 	Hostname, Cgroup string
 	Sysctls          map[string]string
+	// Etc are files that the pod's containers have in /etc, unless their
+	// configuration says otherwise: contents by name.
+	Etc map[string]string
 }
 
 // Boot starts the machine without a container, and returns once its agent has
@@ -39,7 +45,11 @@ func (s *Sandbox) Boot(ctx context.Context, o BootOptions) error {
 	if err != nil {
 		return err
 	}
-	g, err := s.machine(h)
+	etc, err := s.writeEtc(o.Etc)
+	if err != nil {
+		return err
+	}
+	g, err := s.machine(h, etc)
 	if err != nil {
 		return err
 	}
@@ -107,10 +117,31 @@ func (s *Sandbox) size(annotations map[string]string, r *specs.LinuxResources) (
 	return virtcontainers.SizeFor(size, most, r)
 }
 
-// machine gives the sandbox's guest. If there is none, one boots on h.
-func (s *Sandbox) machine(h hardware) (*guest, error) {
+// writeEtc writes the files of the pod's containers in /etc, and gives their paths
+// by name.
+func (s *Sandbox) writeEtc(contents map[string]string) (map[string]string, error) {
+	dir := filepath.Join(s.opts.Dir, "etc")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the pod's files: %w", err)
+	}
+	paths := make(map[string]string)
+	for name, content := range contents {
+		paths[name] = filepath.Join(dir, name)
+		if err := os.WriteFile(paths[name], []byte(content), 0o644); err != nil {
+			return nil, fmt.Errorf("making the pod's files: %w", err)
+		}
+	}
+	return paths, nil
+}
+
+// machine gives the sandbox's guest. If there is none, one boots on h, whose
+// containers have the files of etc.
+func (s *Sandbox) machine(h hardware, etc map[string]string) (*guest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.guest == nil {
+		s.booted, s.etc = true, etc
+	}
 	return s.machineLocked(h)
 }
 

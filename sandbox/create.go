@@ -85,7 +85,9 @@ func (c *Container) makePlan(first bool) error {
 		Role:     virtcontainers.RoleOf(c.spec.Annotations),
 		Sandbox:  c.sandbox.opts.ID,
 		First:    first,
+		NoPause:  c.sandbox.booted,
 		GuestSHM: guestSHM,
+		Etc:      c.sandbox.etc,
 	})
 	if err != nil {
 		return err

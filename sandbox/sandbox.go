@@ -56,6 +56,8 @@ type Sandbox struct {
 	mu         sync.Mutex
 	stopped    bool
 	guest      *guest // nil before Boot or the first container
+	booted     bool   // by Boot
+	etc        map[string]string
 	containers map[string]*Container
 }
 

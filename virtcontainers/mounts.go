@@ -2,6 +2,7 @@ package virtcontainers
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -37,17 +38,43 @@ func (p *Plan) planMounts(at Placement) error {
 	return nil
 }
 
-// isPodSHM knows what a pod's containers share as /dev/shm. They share it in the
-// guest's memory, and not by way of a directory of the host.
+// isPodSHM knows what a pod's containers share as /dev/shm: what containerd's CRI
+// plugin made for it, or where it made nothing, what a container has by default.
+// A volume that the pod puts there is one like others.
 func isPodSHM(at Placement, m specs.Mount) bool {
-	return at.Role != Alone && isBind(m) && path.Clean(m.Destination) == "/dev/shm"
+	if at.Role == Alone || path.Clean(m.Destination) != "/dev/shm" {
+		return false
+	}
+	return isBind(m) && strings.HasSuffix(path.Clean(m.Source), "/sandboxes/"+at.Sandbox+"/shm") || at.NoPause && m.Type == "tmpfs"
 }
 
+// planSHM has the containers share the guest's memory, and not a directory of the
+// host.
 func (p *Plan) planSHM(at Placement, m *specs.Mount) {
 	if at.First {
 		p.Pod.SHM = m.Source
 	}
 	m.Type, m.Source = "bind", at.GuestSHM
+	m.Options = []string{"bind", "rprivate", "nosuid", "noexec", "nodev"}
+}
+
+// planEtc adds the pod's files in /etc.
+func (p *Plan) planEtc(at Placement) error {
+	if at.Role != PodMember {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(at.Etc)) {
+		destination := path.Join("/etc", name)
+		if slices.ContainsFunc(p.Guest.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == destination }) {
+			continue
+		}
+		options := []string{"bind", "rprivate"}
+		if p.Guest.Root.Readonly {
+			options = append(options, "ro")
+		}
+		p.Guest.Mounts = append(p.Guest.Mounts, specs.Mount{Destination: destination, Type: "bind", Source: at.Etc[name], Options: options})
+	}
+	return nil
 }
 
 func (p *Plan) planBind(at Placement, i int) {

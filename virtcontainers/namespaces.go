@@ -30,6 +30,9 @@ func (p *Plan) planNamespaces(at Placement) error {
 			continue
 		case ns.Type == specs.PIDNamespace && ns.Path != "" && at.Role == PodMember:
 			ns.Path = containerNamespace + at.Sandbox
+			if at.NoPause {
+				ns.Path = podNamespace
+			}
 		case ns.Path != "":
 			p.note("namespace %s of the host at %s: the container gets one of its own", ns.Type, ns.Path)
 			ns.Path = ""
@@ -53,6 +56,9 @@ func withCgroup(list []specs.LinuxNamespace) []specs.LinuxNamespace {
 // containerNamespace begins the path of a namespace that is another container's,
 // by its id: see CreateContainerRequest.
 const containerNamespace = "container:"
+
+// podNamespace is the path of a namespace that the guest holds for the pod.
+const podNamespace = "pod"
 
 // checkHostNamespaces refuses to a pod the host's processes and its IPC: it
 // would see those of its machine, and not what it asked for.

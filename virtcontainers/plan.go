@@ -66,8 +66,13 @@ type Placement struct {
 	Sandbox string
 	// First is set for the container that brings the machine.
 	First bool
+	// NoPause is set where no container holds the pod's namespaces.
+	NoPause bool
 	// GuestSHM is where the guest has what a pod's containers share as /dev/shm.
 	GuestSHM string
+	// Etc are files on the host by the names that a pod's containers have them
+	// under in /etc, unless their configuration says otherwise.
+	Etc map[string]string
 }
 
 // RootfsTarget is the root filesystem's place in the container's directory.
@@ -94,6 +99,7 @@ func NewPlan(spec *specs.Spec, at Placement) (*Plan, error) {
 	for _, concern := range []func(Placement) error{
 		p.checkSections,
 		p.planRootfs,
+		p.planEtc,
 		p.planMounts,
 		p.planNamespaces,
 		p.planResources,

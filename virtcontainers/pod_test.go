@@ -40,6 +40,10 @@ func TestPodNamespaces(t *testing.T) {
 			[]specs.LinuxNamespace{ns("pid", ""), ns("ipc", "/proc/7/ns/ipc"), ns("uts", "/proc/7/ns/uts"), ns("mount", ""), ns("network", "/proc/7/ns/net")},
 			[]specs.LinuxNamespace{ns("pid", ""), ns("mount", "")}, "",
 		},
+		"member that shares processes which no pause container holds": {
+			Placement{Role: PodMember, Sandbox: "pod", NoPause: true},
+			[]specs.LinuxNamespace{ns("pid", "/proc/7/ns/pid")}, []specs.LinuxNamespace{ns("pid", "pod")}, "",
+		},
 		"member that shares processes": {
 			Placement{Role: PodMember, Sandbox: "pod"},
 			[]specs.LinuxNamespace{ns("pid", "/proc/7/ns/pid")}, []specs.LinuxNamespace{ns("pid", "container:pod")}, "",
@@ -63,9 +67,9 @@ func TestPodNamesAreTheGuests(t *testing.T) {
 	spec := newSpec(namespaces(specs.LinuxNamespace{Type: "pid"}, specs.LinuxNamespace{Type: "ipc"}, specs.LinuxNamespace{Type: "uts"}), func(s *specs.Spec) {
 		s.Hostname = "web-0"
 		s.Linux.Sysctl = map[string]string{"kernel.shmmax": "1", "net.ipv4.ip_forward": "1"}
-		s.Mounts = []specs.Mount{{Destination: "/dev/shm", Type: "bind", Source: "/run/x/shm", Options: []string{"rbind"}}}
+		s.Mounts = []specs.Mount{{Destination: "/dev/shm", Type: "bind", Source: "/run/x/sandboxes/pod/shm", Options: []string{"rbind"}}}
 	})
-	p, err := NewPlan(spec, Placement{First: true, Role: PodSandbox, GuestSHM: "/guest/shm"})
+	p, err := NewPlan(spec, Placement{First: true, Role: PodSandbox, Sandbox: "pod", GuestSHM: "/guest/shm"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +78,7 @@ func TestPodNamesAreTheGuests(t *testing.T) {
 		!maps.Equal(p.Guest.Linux.Sysctl, map[string]string{"net.ipv4.ip_forward": "1"}) {
 		t.Errorf("the guest's: %+v, the container's: hostname %q, sysctls %v", p.Pod, p.Guest.Hostname, p.Guest.Linux.Sysctl)
 	}
-	if p.Pod.SHM != "/run/x/shm" || p.Guest.Mounts[0].Source != "/guest/shm" || len(p.Mounts) != 1 {
+	if p.Pod.SHM != "/run/x/sandboxes/pod/shm" || p.Guest.Mounts[0].Source != "/guest/shm" || len(p.Mounts) != 1 {
 		t.Errorf("/dev/shm stands for %q, is %+v, and the host mounts %+v", p.Pod.SHM, p.Guest.Mounts[0], p.Mounts)
 	}
 }
@@ -120,5 +124,45 @@ func TestPodOf(t *testing.T) {
 		if got := PodOf(c.spec).NetNS; got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// TestPodFiles plans a member of a pod that no container holds: it gets the pod's
+// files and memory, but where it brings its own.
+func TestPodFiles(t *testing.T) {
+	at := Placement{Bundle: "/b", GuestDir: "/guest/c", Role: PodMember, Sandbox: "pod", NoPause: true, GuestSHM: "/guest/shm",
+		Etc: map[string]string{"hosts": "/etc-of/hosts", "resolv.conf": "/etc-of/resolv.conf"}}
+	for name, c := range map[string]struct {
+		mounts []specs.Mount
+		want   map[string]string // source by destination, as the host and as the guest has it
+	}{
+		"nothing of its own": {[]specs.Mount{{Destination: "/dev/shm", Type: "tmpfs", Source: "shm"}}, map[string]string{
+			"/dev/shm": "/guest/shm", "/etc/hosts": "/etc-of/hosts", "/etc/resolv.conf": "/etc-of/resolv.conf",
+		}},
+		"its own": {[]specs.Mount{
+			{Destination: "/dev/shm", Type: "bind", Source: "/var/lib/kubelet/shm", Options: []string{"bind"}},
+			{Destination: "/etc/hosts", Type: "bind", Source: "/var/lib/kubelet/hosts", Options: []string{"bind"}},
+		}, map[string]string{
+			"/dev/shm": "/var/lib/kubelet/shm", "/etc/hosts": "/var/lib/kubelet/hosts", "/etc/resolv.conf": "/etc-of/resolv.conf",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := NewPlan(newSpec(func(s *specs.Spec) { s.Mounts = c.mounts }), at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]string{}
+			for _, m := range p.Guest.Mounts {
+				got[m.Destination] = m.Source
+				for _, h := range p.Mounts {
+					if m.Source == at.GuestDir+"/"+h.Target {
+						got[m.Destination] = h.Source
+					}
+				}
+			}
+			if !maps.Equal(got, c.want) {
+				t.Errorf("has %v, want %v", got, c.want)
+			}
+		})
 	}
 }

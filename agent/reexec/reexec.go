@@ -9,14 +9,37 @@ package reexec
 
 import (
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
 	// Enters namespaces before the Go runtime starts its threads.
 	_ "github.com/opencontainers/runc/libcontainer/nsenter"
 )
 
+// Hold is the argument of a process that holds a PID namespace, as its init.
+const Hold = "hold"
+
 func init() {
+	if len(os.Args) == 2 && os.Args[1] == Hold && os.Getpid() == 1 && os.Getppid() == 0 {
+		hold()
+	}
 	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
 		libcontainer.Init()
+	}
+}
+
+// hold reaps whoever becomes a child, for ever. No signal ends it but one that
+// cannot be caught, which comes from outside the namespace alone.
+func hold() {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals)
+	for {
+		for {
+			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 && err != syscall.EINTR {
+				break
+			}
+		}
+		<-signals
 	}
 }

@@ -19,6 +19,10 @@ const podConfig = "PodSandboxConfig"
 // Its Go package would be many times our size, and a shim runs for each pod.
 const (
 	podHostname      protowire.Number = 2
+	podDNS           protowire.Number = 4 // DNSConfig
+	dnsServers       protowire.Number = 1 // of that, each repeated
+	dnsSearches      protowire.Number = 2
+	dnsOptions       protowire.Number = 3
 	podAnnotations   protowire.Number = 7 // map<string, string>
 	podLinux         protowire.Number = 8 // LinuxPodSandboxConfig
 	linuxParent      protowire.Number = 1 // of that: the parent of the pod's cgroup
@@ -37,6 +41,8 @@ const (
 
 // pod is what CRI says of a pod, as far as it says something of its machine.
 type pod struct {
+	isPod        bool // and not a sandbox of others
+	dns          *dns // nil is the host's
 	hostname     string
 	annotations  map[string]string
 	sysctls      map[string]string
@@ -50,6 +56,7 @@ func decodePod(options *anypb.Any) (pod, error) {
 	if options == nil || path.Ext(options.TypeUrl) != "."+podConfig {
 		return p, nil
 	}
+	p.isPod = true
 	if err := p.decode(options.Value); err != nil {
 		return pod{}, fmt.Errorf("decode %s: %w: %w", options.TypeUrl, err, errdefs.ErrInvalidArgument)
 	}
@@ -61,6 +68,9 @@ func (p *pod) decode(message []byte) error {
 		switch n {
 		case podHostname:
 			p.hostname = string(f.bytes)
+		case podDNS:
+			p.dns = &dns{}
+			return fields(f.bytes, p.dns.take)
 		case podAnnotations:
 			return entry(p.annotations, f.bytes)
 		case podLinux:

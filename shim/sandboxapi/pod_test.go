@@ -1,6 +1,8 @@
 package sandboxapi
 
 import (
+	"maps"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -32,6 +34,7 @@ func TestDecodePod(t *testing.T) {
 	whole := message(
 		1, message(1, "name", 4, 3),
 		2, "host",
+		4, message(1, "10.0.0.1", 1, "fd00::1", 2, "svc.local", 3, "ndots:5"),
 		7, message(1, "a", 2, "b"),
 		7, message(1, "empty"),
 		8, message(1, "/parent", 2, message(1, message(1, 2, 2, 1, 3, 0)), 3, message(1, "net.x", 2, "1"), 4, message(4, 5), 5, message(1, 100000, 2, 250000, 3, 1024, 4, 512<<20, 6, "0-1")),
@@ -43,13 +46,13 @@ func TestDecodePod(t *testing.T) {
 	}{
 		"none":       {nil, pod{}},
 		"of another": {&anypb.Any{TypeUrl: "x/Other", Value: []byte{0xff}}, pod{}},
-		"empty":      {&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig"}, pod{}},
+		"empty":      {&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig"}, pod{isPod: true}},
 		"whole": {&anypb.Any{TypeUrl: "type.googleapis.com/runtime.v1.PodSandboxConfig", Value: whole}, pod{
-			"host", map[string]string{"a": "b", "empty": ""}, map[string]string{"net.x": "1"}, "/parent",
+			true, &dns{[]string{"10.0.0.1", "fd00::1"}, []string{"svc.local"}, []string{"ndots:5"}}, "host", map[string]string{"a": "b", "empty": ""}, map[string]string{"net.x": "1"}, "/parent",
 			specs.LinuxResources{CPU: &specs.LinuxCPU{Period: &period, Quota: &quota}, Memory: &specs.LinuxMemory{Limit: &memory}},
 		}},
 		"no limit": {&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig", Value: message(8, message(5, message(4, 0)))}, pod{
-			resources: specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &zero}},
+			isPod: true, resources: specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &zero}},
 		}},
 	} {
 		if c.want.annotations == nil {
@@ -92,5 +95,23 @@ func TestPodCgroup(t *testing.T) {
 		if got := (&pod{cgroupParent: parent}).cgroup("s"); got != want {
 			t.Errorf("below %q: %q, want %q", parent, got, want)
 		}
+	}
+}
+
+func TestPodEtc(t *testing.T) {
+	p := pod{isPod: true, hostname: "web", dns: &dns{[]string{"10.0.0.1", "fd00::1"}, []string{"a", "b"}, []string{"ndots:5"}}}
+	got, err := p.etc()
+	hosts, herr := os.ReadFile("/etc/hosts")
+	if err != nil || herr != nil {
+		t.Fatal(err, herr)
+	}
+	want := map[string]string{
+		"hostname": "web\n", "hosts": string(hosts), "resolv.conf": "search a b\nnameserver 10.0.0.1\nnameserver fd00::1\noptions ndots:5\n",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, err := (&pod{}).etc(); got != nil || err != nil {
+		t.Errorf("of what is no pod: %v, %v", got, err)
 	}
 }

@@ -40,6 +40,8 @@ type BootOptions struct {
 	// host are to be, as linux.cgroupsPath has it. Each may be empty.
 	Hostname, Cgroup string
 	Sysctls          map[string]string
+	// Etc are the pod's files in /etc, contents by name.
+	Etc map[string]string
 }
 
 // Status is what a sandbox is at one moment.

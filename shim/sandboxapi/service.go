@@ -75,9 +75,13 @@ func bootOptions(r *api.CreateSandboxRequest) (BootOptions, error) {
 		return BootOptions{}, err
 	}
 	maps.Copy(p.annotations, r.Annotations)
+	etc, err := p.etc()
+	if err != nil {
+		return BootOptions{}, err
+	}
 	return BootOptions{
 		Bundle: r.BundlePath, Annotations: p.annotations, Resources: p.resources, NetNS: r.NetnsPath,
-		Hostname: p.hostname, Cgroup: p.cgroup(r.SandboxID), Sysctls: p.sysctls,
+		Hostname: p.hostname, Cgroup: p.cgroup(r.SandboxID), Sysctls: p.sysctls, Etc: etc,
 	}, nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,19 +197,37 @@ func testPodLoopback(t *testing.T, n *node) {
 	}
 }
 
-// namespace is the file of the pod's network namespace on the node.
+// namespace is the file of the pod's network namespace on the node: of those that
+// containerd has made, the one with the pod's address.
 func (p *pod) namespace(t *testing.T) string {
 	t.Helper()
-	r, err := p.node.runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+	ip, _ := p.addresses(t)
+	files, err := filepath.Glob(filepath.Join(p.node.cell.Dir, "state/io.containerd.grpc.v1.cri/netns/*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, ok := strings.Cut(r.Info["info"], `"type":"network","path":"`)
-	path, _, _ := strings.Cut(after, `"`)
-	if !ok || path == "" {
-		t.Fatalf("no network namespace in %s", r.Info["info"])
+	for _, file := range files {
+		if hasAddress(file, ip) {
+			return file
+		}
 	}
-	return path
+	t.Fatalf("none of %q has %s", files, ip)
+	return ""
+}
+
+func hasAddress(namespace, ip string) bool {
+	ns, err := netns.GetFromPath(namespace)
+	if err != nil {
+		return false
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return false
+	}
+	defer h.Close()
+	addresses, err := h.AddrList(nil, netlink.FAMILY_V4)
+	return err == nil && slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IP.String() == ip })
 }
 
 // testNetworkNamespace looks at the pod's namespace on the node: it has the
