@@ -51,9 +51,9 @@ func ownNetwork() error {
 	return unix.Exec(self, os.Args, append(os.Environ(), namespaceVariable+"=1"))
 }
 
-// TestCRI runs the suite in one cell for each of containerds. $HYPER_TEST_RUNTIME takes another runtime, such as
-// io.containerd.runc.v2, to see whether the tests ask for what the reference does,
-// and $HYPER_TEST_SANDBOXER another of containerd 2's ways to make a pod: shim.
+// TestCRI runs the suite in one cell for each variant. $HYPER_TEST_RUNTIME takes
+// another runtime, such as io.containerd.runc.v2, to see whether the tests ask for
+// what the reference does.
 func TestCRI(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containerd mounts and makes network namespaces")
@@ -92,14 +92,10 @@ func TestCRI(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(reaper.Close)
-	sandboxer := os.Getenv("HYPER_TEST_SANDBOXER")
-	if sandboxer == "" {
-		sandboxer = harness.SandboxerPodsandbox
-	}
-	for _, containerd := range containerds(parts) {
+	for _, v := range variants(parts, runtime) {
 		o := harness.CellOptions{
-			Parts: parts, Containerd: containerd, Runtime: runtime, Image: img, Reaper: reaper,
-			CRI: &harness.CRI{Plugins: plugins, Sandboxer: sandboxer},
+			Parts: parts, Containerd: v.containerd, Runtime: runtime, Image: img, Reaper: reaper,
+			CRI: &harness.CRI{Plugins: plugins, Sandboxer: v.sandboxer},
 		}
 		if runtime == harness.RuntimeHyper {
 			o.Kernel = parts.Kernels[0]
@@ -109,13 +105,20 @@ func TestCRI(t *testing.T) {
 	}
 }
 
-// containerds are those that the suite runs with: the newest, or with
-// $HYPER_TEST_MATRIX=full all.
-func containerds(p *harness.Parts) []string {
-	if os.Getenv("HYPER_TEST_MATRIX") == "full" {
-		return p.Containerds
+// variant is a containerd and its way to make pods.
+type variant struct{ containerd, sandboxer string }
+
+// variants are each containerd with a pause container in each pod, and the newest
+// with pods made by the shim, which runc's does not do.
+func variants(p *harness.Parts, runtime string) []variant {
+	var all []variant
+	for _, containerd := range p.Containerds {
+		all = append(all, variant{containerd, harness.SandboxerPodsandbox})
 	}
-	return []string{p.Newest()}
+	if runtime == harness.RuntimeHyper {
+		all = append(all, variant{p.Newest(), harness.SandboxerShim})
+	}
+	return all
 }
 
 func runCell(t *testing.T, o harness.CellOptions) {
