@@ -3,9 +3,9 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/containerd/errdefs"
 
@@ -79,7 +79,7 @@ func (s *service) WaitProcess(ctx context.Context, req *agentv1.ProcessRef) (*ag
 		return nil, err
 	}
 	return &agentv1.Exit{
-		Status: e.status, ExitedAt: timestamppb.New(e.at), OomKilled: e.oomKilled,
+		Status: e.status, AgoUs: uint64(max(time.Since(e.at), 0).Microseconds()), OomKilled: e.oomKilled,
 		StdoutBytes: sent[0], StderrBytes: sent[1],
 	}, nil
 }

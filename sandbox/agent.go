@@ -24,8 +24,9 @@ const (
 	createTimeout = 2 * time.Minute
 	// maxErrorText bounds what of an agent's error is passed on, in bytes.
 	maxErrorText = 4 << 10
-	// maxClockSkew is how far a guest's time of an exit may be off.
-	maxClockSkew = 5 * time.Minute
+	// maxExitAge is how long ago an exit may have been when it is told: as long as
+	// somebody may have left the process's output unread.
+	maxExitAge = 7 * 24 * time.Hour
 	// maxExitStatus is the largest that a Linux process can have.
 	maxExitStatus = 255
 )
@@ -174,8 +175,8 @@ func validExit(e *agentv1.Exit, now time.Time) Exit {
 		StderrBytes: e.GetStderrBytes(),
 		OOMKilled:   e.GetOomKilled(),
 	}
-	if at := e.GetExitedAt(); at.IsValid() && at.AsTime().Sub(now).Abs() < maxClockSkew {
-		exit.At = at.AsTime()
+	if ago := e.GetAgoUs(); ago < uint64(maxExitAge.Microseconds()) {
+		exit.At = now.Add(-time.Duration(ago) * time.Microsecond)
 	}
 	return exit
 }

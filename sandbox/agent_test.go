@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
@@ -25,11 +24,10 @@ func TestAnExitIsBelievedAsFarAsItIsPossible(t *testing.T) {
 		exit *agentv1.Exit
 		want Exit
 	}{
-		"ordinary":        {&agentv1.Exit{Status: 7, ExitedAt: timestamppb.New(soon), StdoutBytes: 3, OomKilled: true}, Exit{Status: 7, At: soon, StdoutBytes: 3, OOMKilled: true}},
+		"ordinary":        {&agentv1.Exit{Status: 7, AgoUs: 1e6, StdoutBytes: 3, OomKilled: true}, Exit{Status: 7, At: soon, StdoutBytes: 3, OOMKilled: true}},
 		"no time":         {&agentv1.Exit{Status: 1}, Exit{Status: 1, At: now}},
-		"long ago":        {&agentv1.Exit{ExitedAt: timestamppb.New(now.Add(-time.Hour))}, Exit{At: now}},
-		"in the future":   {&agentv1.Exit{ExitedAt: timestamppb.New(now.Add(time.Hour))}, Exit{At: now}},
-		"no valid time":   {&agentv1.Exit{ExitedAt: &timestamppb.Timestamp{Nanos: -1}}, Exit{At: now}},
+		"too long ago":    {&agentv1.Exit{AgoUs: uint64(8 * 24 * time.Hour.Microseconds())}, Exit{At: now}},
+		"out of bounds":   {&agentv1.Exit{AgoUs: 1<<64 - 1}, Exit{At: now}},
 		"no valid status": {&agentv1.Exit{Status: 1 << 31}, Exit{Status: 255, At: now}},
 		"nothing":         {nil, Exit{At: now}},
 	} {

@@ -754,8 +754,10 @@ func (x *StartProcessResponse) GetPid() uint32 {
 type Exit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exit code, or 128 + n for a process that was killed by signal n.
-	Status   uint32                 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	ExitedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=exited_at,json=exitedAt,proto3" json:"exited_at,omitempty"`
+	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// How long ago that was when this was sent, in microseconds: the host reckons
+	// from its own clock, of which the guest's is always a little behind.
+	AgoUs uint64 `protobuf:"varint,2,opt,name=ago_us,json=agoUs,proto3" json:"ago_us,omitempty"`
 	// Bytes that the process's output streams carried up to its end; what a
 	// grandchild writes later is not counted.
 	StdoutBytes   uint64 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
@@ -802,11 +804,11 @@ func (x *Exit) GetStatus() uint32 {
 	return 0
 }
 
-func (x *Exit) GetExitedAt() *timestamppb.Timestamp {
+func (x *Exit) GetAgoUs() uint64 {
 	if x != nil {
-		return x.ExitedAt
+		return x.AgoUs
 	}
-	return nil
+	return 0
 }
 
 func (x *Exit) GetStdoutBytes() uint64 {
@@ -1891,10 +1893,10 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\fContainerRef\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"(\n" +
 	"\x14StartProcessResponse\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\rR\x03pid\"\xbc\x01\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\"\x9a\x01\n" +
 	"\x04Exit\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\rR\x06status\x127\n" +
-	"\texited_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bexitedAt\x12!\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x15\n" +
+	"\x06ago_us\x18\x02 \x01(\x04R\x05agoUs\x12!\n" +
 	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
 	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12\x1d\n" +
 	"\n" +
@@ -2033,47 +2035,46 @@ var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
 	4,  // 4: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
 	0,  // 5: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
 	4,  // 6: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	34, // 7: hyper.agent.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
-	24, // 8: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	27, // 9: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	28, // 10: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	29, // 11: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	32, // 12: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	1,  // 13: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	5,  // 14: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	7,  // 15: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	9,  // 16: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	9,  // 17: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	13, // 18: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	15, // 19: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	9,  // 20: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	10, // 21: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	10, // 22: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	20, // 23: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	10, // 24: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	10, // 25: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	25, // 26: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	30, // 27: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	2,  // 28: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	6,  // 29: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	8,  // 30: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	11, // 31: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	12, // 32: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	14, // 33: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	16, // 34: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	17, // 35: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	18, // 36: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	19, // 37: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	21, // 38: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	22, // 39: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	23, // 40: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	26, // 41: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	31, // 42: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	28, // [28:43] is the sub-list for method output_type
-	13, // [13:28] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	24, // 7: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	27, // 8: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	28, // 9: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	29, // 10: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	32, // 11: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	1,  // 12: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	5,  // 13: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	7,  // 14: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	9,  // 15: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	9,  // 16: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	13, // 17: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	15, // 18: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	9,  // 19: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	10, // 20: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	10, // 21: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	20, // 22: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	10, // 23: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	10, // 24: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	25, // 25: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	30, // 26: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	2,  // 27: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	6,  // 28: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	8,  // 29: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	11, // 30: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	12, // 31: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	14, // 32: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	16, // 33: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	17, // 34: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	18, // 35: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	19, // 36: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	21, // 37: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	22, // 38: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	23, // 39: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	26, // 40: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	31, // 41: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	27, // [27:42] is the sub-list for method output_type
+	12, // [12:27] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
