@@ -36,6 +36,8 @@ type container struct {
 	// namespaces of the container, as its spec wants them.
 	namespaces configs.Namespaces
 	affinity   *configs.CPUAffinity // of execs that have none of their own
+	// hasDisks says that the machine may lose disks once the container is deleted.
+	hasDisks bool
 
 	// ops is held by the one operation that changes the container's state:
 	// start, pause, resume, update, delete. Signals do without, so that a
@@ -198,6 +200,10 @@ func (c *container) delete(ctx context.Context) error {
 	}
 	if err := c.destroy(); err != nil {
 		return err
+	}
+	if c.hasDisks {
+		// What the container had mounted may still be on its way out.
+		unix.Sync()
 	}
 	c.gone = true
 	return nil

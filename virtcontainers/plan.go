@@ -18,6 +18,8 @@ type Plan struct {
 	// Mounts are made on the host below the container's directory in the share,
 	// in this order.
 	Mounts []HostMount
+	// Disks are the host's block devices that the container gets.
+	Disks []PlannedDisk
 	// Hooks run on the host.
 	Hooks HostHooks
 	// Pod is what the machine itself is to be, of the container that brings it.
@@ -68,6 +70,8 @@ type Placement struct {
 	First bool
 	// GuestSHM is where the guest has what a pod's containers share as /dev/shm.
 	GuestSHM string
+	// BlockDevices are those of BindSources that are block devices of the host.
+	BlockDevices map[string]BlockDevice
 }
 
 // RootfsTarget is the root filesystem's place in the container's directory.
@@ -94,6 +98,7 @@ func NewPlan(spec *specs.Spec, at Placement) (*Plan, error) {
 	for _, concern := range []func(Placement) error{
 		p.checkSections,
 		p.planRootfs,
+		p.planDiskMounts,
 		p.planMounts,
 		p.planNamespaces,
 		p.planResources,
