@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,91 +33,115 @@ type diskMachine interface {
 // An id is used once, so that a disk that the guest does not let go of is in
 // nobody's way. The zero value has none.
 type disks struct {
-	mu    sync.Mutex
-	inUse []*disk
-	made  int // ever
+	mu   sync.Mutex
+	all  []*disk
+	made int // ever
 }
 
-// disk is one disk of the machine. Its users are guarded by the lock of disks.
+// disk is one disk of the machine.
 type disk struct {
 	id       string
 	device   virtcontainers.DeviceNumber
 	readOnly bool
-	users    int
-	// settled is closed when the machine has the disk, or err says why not.
-	settled chan struct{}
-	err     error
+	users    int // guarded by the lock of disks; 0 is detaching
+	// settled is closed when the machine has the disk, or err says why not; gone
+	// when it is no more.
+	settled, gone chan struct{}
+	err           error
 }
 
 // use gives a disk that is the device, which the machine has when use returns.
 // Whoever asks to read may get one that others write: what the container may do, the
-// guest sees to. leave must follow.
+// guest sees to. Whoever asks to write what the machine has for reading only gets an
+// errdefs.ErrFailedPrecondition. leave must follow.
 func (ds *disks) use(ctx context.Context, m diskMachine, want virtcontainers.PlannedDisk) (*disk, error) {
 	for {
-		d, first := ds.join(want)
-		if first {
-			err := d.attach(ctx, m, want.Path)
-			if err != nil {
-				ds.drop(d)
-			}
-			d.err = err
-			close(d.settled)
-			if err != nil {
-				return nil, err
-			}
-			return d, nil
+		d, role, err := ds.join(want)
+		if err != nil {
+			return nil, err
+		}
+		stage := d.settled
+		switch role {
+		case firstUser:
+			return ds.bring(ctx, m, d, want.Path)
+		case noUser:
+			stage = d.gone
 		}
 		select {
-		case <-d.settled:
+		case <-stage:
 		case <-ctx.Done():
-			// Who attaches it may have left it by now: then it is ours to take out.
-			err := fmt.Errorf("waiting for block device %s to be attached: %w", want.DeviceNumber, ctx.Err())
-			return nil, errors.Join(err, ds.leave(ctx, m, d))
+			err := fmt.Errorf("waiting for block device %s, which is being attached or detached: %w", want.DeviceNumber, ctx.Err())
+			if role == oneOfUsers {
+				// Who attaches it may have left it by now: then it is ours to take out.
+				err = errors.Join(err, ds.leave(ctx, m, d))
+			}
+			return nil, err
 		}
-		if d.err == nil {
+		if role == oneOfUsers && d.err == nil {
 			return d, nil
 		}
-		// What stopped another need not stop us.
+		// It has gone, or what stopped another need not stop us.
 	}
 }
 
-// join makes the caller a user of a disk, and says whether it is the first, who has
-// to attach it.
-func (ds *disks) join(want virtcontainers.PlannedDisk) (d *disk, first bool) {
+// role is what join has made of its caller.
+type role int
+
+const (
+	firstUser  role = iota // who has to attach the disk
+	oneOfUsers             // who waits until it is attached
+	noUser                 // who waits until it is gone
+)
+
+func (ds *disks) join(want virtcontainers.PlannedDisk) (*disk, role, error) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	for _, d := range ds.inUse {
-		if d.device == want.DeviceNumber && (!d.readOnly || want.ReadOnly()) {
+	for _, d := range ds.all {
+		switch {
+		case d.device != want.DeviceNumber:
+		case d.users == 0:
+			return d, noUser, nil
+		case d.readOnly && !want.ReadOnly():
+			// A second disk would be a second cache: what one container writes the
+			// other would not see.
+			return nil, 0, fmt.Errorf("block device %s (%s) is in the pod's machine for reading only, as an earlier container asked: "+
+				"create the container that writes to it first: %w", want.Path, want.DeviceNumber, errdefs.ErrFailedPrecondition)
+		default:
 			d.users++
-			return d, false
+			return d, oneOfUsers, nil
 		}
 	}
 	ds.made++
-	d = &disk{
+	d := &disk{
 		id:       fmt.Sprintf("disk%d", ds.made),
 		device:   want.DeviceNumber,
 		readOnly: want.ReadOnly(),
 		users:    1,
 		settled:  make(chan struct{}),
+		gone:     make(chan struct{}),
 	}
-	ds.inUse = append(ds.inUse, d)
-	return d, true
+	ds.all = append(ds.all, d)
+	return d, firstUser, nil
 }
 
-// drop makes sure that nobody joins any more.
+// bring attaches a disk for all who have joined or will.
+func (ds *disks) bring(ctx context.Context, m diskMachine, d *disk, path string) (*disk, error) {
+	d.err = d.attach(ctx, m, path)
+	if d.err != nil {
+		ds.drop(d)
+	}
+	close(d.settled)
+	if d.err != nil {
+		return nil, d.err
+	}
+	return d, nil
+}
+
+// drop takes a disk out, so that the next who uses the device gets another.
 func (ds *disks) drop(d *disk) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	ds.dropLocked(d)
-}
-
-func (ds *disks) dropLocked(d *disk) {
-	for i, other := range ds.inUse {
-		if other == d {
-			ds.inUse = append(ds.inUse[:i], ds.inUse[i+1:]...)
-			return
-		}
-	}
+	ds.all = slices.DeleteFunc(ds.all, func(other *disk) bool { return other == d })
 }
 
 func (d *disk) attach(ctx context.Context, m diskMachine, path string) error {
@@ -139,13 +164,14 @@ func (ds *disks) leave(ctx context.Context, m diskMachine, d *disk) error {
 	ds.mu.Lock()
 	d.users--
 	last := d.users == 0
-	if last {
-		ds.dropLocked(d)
-	}
 	ds.mu.Unlock()
 	if !last {
 		return nil
 	}
+	defer func() {
+		ds.drop(d)
+		close(d.gone)
+	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diskTimeout)
 	defer cancel()
 	if err := m.DetachDisk(ctx, d.id); err != nil && !errdefs.IsUnavailable(err) {

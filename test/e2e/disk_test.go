@@ -21,9 +21,10 @@ const diskSize = 1 << 20
 // there are.
 func testDisks(t *testing.T, c *harness.Cell) {
 	both, only := newLoop(t, c, "to change", diskSize), newLoop(t, c, "to read", diskSize)
+	deep := newLoop(t, c, "deep", diskSize)
 	bound, closed := newLoop(t, c, "bound", diskSize), newLoop(t, c, "closed", diskSize)
 	task := running(t, c,
-		both.as("/dev/xvda", "rwm"), only.as("/dev/deep/er/xvdb", "r"),
+		both.as("/dev/xvda", "rwm"), only.as("/dev/deep/er/xvdb", "r"), deep.as("/data/disk", "rw"),
 		harness.Mount("bind", bound.path, "/dev/xvdc", "rbind", "rw"), bound.rule("rw"),
 		harness.Mount("bind", closed.path, "/dev/xvdd", "rbind", "rw"), // no rule
 	)
@@ -34,6 +35,7 @@ func testDisks(t *testing.T, c *harness.Cell) {
 		{"write", "printf 'was here' | dd of=/dev/xvda conv=notrunc 2>/dev/null && head -n 1 /dev/xvda", "was heree\n"},
 		{"read what is read-only", "head -n 1 /dev/deep/er/xvdb", "to read\n"},
 		{"write what is read-only", "(echo x > /dev/deep/er/xvdb) 2>/dev/null || echo no", "no\n"},
+		{"outside of /dev", "head -n 1 /data/disk; stat -c '%a %u %g' /data/disk", "deep\n640 1000 29\n"},
 		{"by a mount", "head -n 1 /dev/xvdc; printf BOUND | dd of=/dev/xvdc conv=notrunc 2>/dev/null", "bound\n"},
 		{"a mount that no rule allows", "head -n 1 /dev/xvdd 2>/dev/null || echo no", "no\n"},
 	})
@@ -115,6 +117,30 @@ func testDiskShared(t *testing.T, c *harness.Cell) {
 	three := running(t, c, inPod("container", id), l.as("/dev/a", "rwm"))
 	if r := three.Shell(t, "head -n 1 /dev/a"); r.Stdout != "second\n" {
 		t.Errorf("a third has %+v", r)
+	}
+}
+
+// testDiskWriters has a second writer beside a reader, in its pod and in another:
+// neither may be, as they would not see what the other does.
+func testDiskWriters(t *testing.T, c *harness.Cell) {
+	l := newLoop(t, c, "first", diskSize)
+	id, err := c.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id), l.as("/dev/a", "r")).Create(t, harness.IO{})
+	reader.Start(t)
+	if _, err := c.Container(t, inPod("container", id), l.as("/dev/b", "rwm")).TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), "for reading only") {
+		t.Errorf("a writer in its pod: %v", err)
+	}
+	if _, err := c.Container(t, l.as("/dev/b", "rwm")).TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), `"write" lock`) {
+		t.Errorf("a writer in another pod: %v", err)
+	}
+	other := running(t, c, l.as("/dev/b", "r"))
+	for _, task := range []*harness.Task{reader, other} {
+		if r := task.Shell(t, "head -n 1 /dev/[ab]"); r.Stdout != "first\n" {
+			t.Errorf("a reader has %+v", r)
+		}
 	}
 }
 
