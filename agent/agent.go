@@ -185,7 +185,8 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
 		return nil, err
 	}
-	if err := addDisks(ctx, spec, req.GetDisks()); err != nil {
+	disks, err := findDisks(ctx, req.GetDisks())
+	if err != nil {
 		return nil, err
 	}
 	io, err := claimStdio(ctx, from, req.GetStreams())
@@ -201,9 +202,8 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	c := &container{
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
-		hasDisks: len(req.GetDisks()) > 0,
 	}
-	if err := c.create(spec, io, req.GetMounts()); err != nil {
+	if err := c.create(spec, io, req.GetMounts(), disks); err != nil {
 		return nil, err
 	}
 	a.publish(c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -36,8 +37,6 @@ type container struct {
 	// namespaces of the container, as its spec wants them.
 	namespaces configs.Namespaces
 	affinity   *configs.CPUAffinity // of execs that have none of their own
-	// hasDisks says that the machine may lose disks once the container is deleted.
-	hasDisks bool
 
 	// ops is held by the one operation that changes the container's state:
 	// start, pause, resume, update, delete. Signals do without, so that a
@@ -46,6 +45,7 @@ type container struct {
 	// Below: used with ops held only.
 	lc        *libcontainer.Container
 	mounts    []string // made for the container, in order
+	nodes     string   // directory of those of the container's disks, if it has any
 	resources *specs.LinuxResources
 	paused    bool
 	gone      bool
@@ -73,7 +73,7 @@ func (c *container) release() { <-c.ops }
 
 // create makes the container and its init, which then waits to be started.
 // Nothing is left behind when it fails.
-func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount) (err error) {
+func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount, disks []foundDisk) (err error) {
 	defer func() {
 		if err != nil {
 			io.close()
@@ -82,6 +82,12 @@ func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount)
 	}()
 	if c.mounts, err = mountAll(mounts); err != nil {
 		return err
+	}
+	if len(disks) > 0 {
+		c.nodes = filepath.Join(nodesDir, c.id)
+		if err := addDisks(spec, c.nodes, disks); err != nil {
+			return err
+		}
 	}
 	config, err := containerConfig(c.id, spec)
 	if err != nil {
@@ -168,6 +174,20 @@ func (c *container) destroy() error {
 		return err
 	}
 	c.mounts = nil
+	return c.letDisksGo()
+}
+
+// letDisksGo makes the container's disks ready to be taken out of the machine.
+func (c *container) letDisksGo() error {
+	if c.nodes == "" {
+		return nil
+	}
+	if err := os.RemoveAll(c.nodes); err != nil {
+		return fmt.Errorf("removing nodes of disks: %w", err)
+	}
+	// A file system that the container had mounted may still be on its way out.
+	unix.Sync()
+	c.nodes = ""
 	return nil
 }
 
@@ -200,10 +220,6 @@ func (c *container) delete(ctx context.Context) error {
 	}
 	if err := c.destroy(); err != nil {
 		return err
-	}
-	if c.hasDisks {
-		// What the container had mounted may still be on its way out.
-		unix.Sync()
 	}
 	c.gone = true
 	return nil

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,28 +27,67 @@ const (
 	diskTime = 30 * time.Second
 
 	blockClass = "/sys/block"
+	// nodesDir has a directory of nodes for each container with disks: in the guest's
+	// /dev, for a node anywhere else in the guest cannot be used.
+	nodesDir = "/dev/hyper"
 )
 
-// addDisks puts disks of the machine into a container's spec: their nodes, under the
-// numbers that the guest's kernel has given them, and rules that let the container
-// use them. It waits for those that the kernel has not found yet.
-func addDisks(ctx context.Context, spec *specs.Spec, disks []*agentv1.Disk) error {
-	if len(disks) == 0 {
-		return nil
-	}
+// foundDisk is a disk that a container is to have, under the number that the guest's
+// kernel has given it.
+type foundDisk struct {
+	*agentv1.Disk
+	blockDevice
+}
+
+// findDisks finds disks of the machine. It waits for those that the kernel has not
+// found yet.
+func findDisks(ctx context.Context, disks []*agentv1.Disk) ([]foundDisk, error) {
 	if err := validateDisks(disks); err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, diskTime, fmt.Errorf("the kernel has not found it within %s", diskTime))
 	defer cancel()
+	var found []foundDisk
 	for _, d := range disks {
-		found, err := findDisk(ctx, blockClass, d.GetSerial())
+		device, err := findDisk(ctx, blockClass, d.GetSerial())
 		if err != nil {
-			return fmt.Errorf("disk %s (%s): %w", d.GetSerial(), d.GetPath(), err)
+			return nil, fmt.Errorf("disk %s (%s): %w", d.GetSerial(), d.GetPath(), err)
 		}
-		found.addTo(spec, d)
+		found = append(found, foundDisk{d, device})
+	}
+	return found, nil
+}
+
+// addDisks makes nodes of disks in dir, which it makes, and puts them into a
+// container's spec: as bind mounts, and with rules that let the container use them.
+//
+// They are no linux.devices, as a node that is made in the root filesystem stays
+// there, and when the container is made anew its number may be another disk's.
+func addDisks(spec *specs.Spec, dir string, disks []foundDisk) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return fmt.Errorf("making a directory for nodes of disks: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("making a directory for a container's nodes of disks: %w", err)
+	}
+	for i, d := range disks {
+		node := filepath.Join(dir, strconv.Itoa(i))
+		if err := d.makeNode(node); err != nil {
+			return fmt.Errorf("making a node of disk %s: %w", d.GetSerial(), err)
+		}
+		d.addTo(spec, node)
 	}
 	return nil
+}
+
+func (d foundDisk) makeNode(path string) error {
+	if err := unix.Mknod(path, unix.S_IFBLK, int(unix.Mkdev(uint32(d.major), uint32(d.minor)))); err != nil {
+		return err
+	}
+	if err := os.Chown(path, int(d.GetUid()), int(d.GetGid())); err != nil {
+		return err
+	}
+	return os.Chmod(path, os.FileMode(d.GetMode()))
 }
 
 func validateDisks(disks []*agentv1.Disk) error {
@@ -91,19 +129,14 @@ func isAccess(s string) bool {
 // blockDevice is a block device as the guest's kernel numbers it.
 type blockDevice struct{ major, minor int64 }
 
-// addTo makes the device one of the container's, as d says.
-func (b blockDevice) addTo(spec *specs.Spec, d *agentv1.Disk) {
-	mode, uid, gid := os.FileMode(d.GetMode()), d.GetUid(), d.GetGid()
-	// Whatever else would be there.
-	spec.Linux.Devices = slices.DeleteFunc(spec.Linux.Devices, func(other specs.LinuxDevice) bool { return other.Path == d.GetPath() })
-	spec.Linux.Devices = append(spec.Linux.Devices, specs.LinuxDevice{
-		Path: d.GetPath(), Type: "b", Major: b.major, Minor: b.minor, FileMode: &mode, UID: &uid, GID: &gid,
-	})
+// addTo makes a node one of the container's devices.
+func (d foundDisk) addTo(spec *specs.Spec, node string) {
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: d.GetPath(), Type: "bind", Source: node, Options: []string{"bind"}})
 	if spec.Linux.Resources == nil {
 		spec.Linux.Resources = &specs.LinuxResources{}
 	}
 	// The last rule counts: first nothing, then what is allowed.
-	all := specs.LinuxDeviceCgroup{Allow: false, Type: "b", Major: &b.major, Minor: &b.minor, Access: "rwm"}
+	all := specs.LinuxDeviceCgroup{Allow: false, Type: "b", Major: &d.major, Minor: &d.minor, Access: "rwm"}
 	some := all
 	some.Allow, some.Access = true, d.GetAccess()
 	spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, all, some)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
@@ -85,14 +86,25 @@ func TestFindDisk(t *testing.T) {
 }
 
 func TestDiskInSpec(t *testing.T) {
-	spec := &specs.Spec{Linux: &specs.Linux{Devices: []specs.LinuxDevice{{Path: "/dev/x"}, {Path: "/dev/y"}}}}
-	blockDevice{254, 16}.addTo(spec, &agentv1.Disk{Path: "/dev/x", Mode: 0o640, Uid: 1, Gid: 2, Access: "r"})
-	if len(spec.Linux.Devices) != 2 || spec.Linux.Devices[0].Path != "/dev/y" {
-		t.Fatalf("devices %+v", spec.Linux.Devices)
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make a node")
 	}
-	d := spec.Linux.Devices[1]
-	if d.Path != "/dev/x" || d.Type != "b" || d.Major != 254 || d.Minor != 16 || *d.FileMode != 0o640 || *d.UID != 1 || *d.GID != 2 {
-		t.Errorf("got %+v", d)
+	spec := &specs.Spec{Linux: &specs.Linux{}}
+	dir := filepath.Join(t.TempDir(), "nodes", "c1")
+	disks := []foundDisk{{&agentv1.Disk{Path: "/dev/x", Mode: 0o646, Uid: 1, Gid: 2, Access: "r"}, blockDevice{254, 16}}}
+	if err := addDisks(spec, dir, disks); err != nil {
+		t.Fatal(err)
+	}
+	node := filepath.Join(dir, "0")
+	if m := spec.Mounts; len(m) != 1 || m[0].Destination != "/dev/x" || m[0].Source != node || m[0].Type != "bind" {
+		t.Errorf("mounts %+v", m)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(node, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode != unix.S_IFBLK|0o646 || st.Uid != 1 || st.Gid != 2 || st.Rdev != unix.Mkdev(254, 16) {
+		t.Errorf("its node is %+v", st)
 	}
 	rules := spec.Linux.Resources.Devices
 	if len(rules) != 2 || rules[0].Allow || rules[0].Access != "rwm" || !rules[1].Allow || rules[1].Access != "r" {
@@ -102,5 +114,8 @@ func TestDiskInSpec(t *testing.T) {
 		if r.Type != "b" || *r.Major != 254 || *r.Minor != 16 {
 			t.Errorf("a rule for %s %d:%d", r.Type, *r.Major, *r.Minor)
 		}
+	}
+	if err := addDisks(spec, dir, disks); err == nil {
+		t.Error("a container's nodes were made twice")
 	}
 }

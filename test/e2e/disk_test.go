@@ -78,6 +78,26 @@ func testDiskReadOnly(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// testDiskAgain makes a container anew, whose disk has another number then, at a place
+// in its root filesystem.
+func testDiskAgain(t *testing.T, c *harness.Cell) {
+	l, between := newLoop(t, c, "again", diskSize), newLoop(t, c, "between", diskSize)
+	id, err := c.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
+	pod.Start(t)
+	container := c.Container(t, inPod("container", id), l.as("/data/disk", "rw"), harness.Args("head", "-n", "1", "/data/disk"))
+	if r := container.Run(t, harness.IO{}); r.Stdout != "again\n" {
+		t.Errorf("at first: %+v", r)
+	}
+	running(t, c, inPod("container", id), between.as("/dev/xvda", "rw"))
+	if r := container.Run(t, harness.IO{}); r.Stdout != "again\n" {
+		t.Errorf("made anew: %+v", r)
+	}
+}
+
 // testDiskShared gives two containers of a pod the same device, and takes it away
 // again while the pod lives on.
 func testDiskShared(t *testing.T, c *harness.Cell) {

@@ -47,6 +47,7 @@ func suite() []test {
 
 		{name: "disk/use", run: testDisks},
 		{name: "disk/read-only", run: testDiskReadOnly, vm: true},
+		{name: "disk/again", run: testDiskAgain, vm: true},
 		{name: "disk/shared", run: testDiskShared, vm: true},
 		{name: "disk/writers", run: testDiskWriters, vm: true},
 		{name: "disk/file system", run: testDiskFilesystem, vm: true},

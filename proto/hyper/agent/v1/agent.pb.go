@@ -473,8 +473,8 @@ func (x *CreateContainerRequest) GetDisks() []*Disk {
 }
 
 // Disk is a block device of the machine at its place in a container. The numbers
-// that it has in the guest are the guest's: the agent puts them into linux.devices
-// and linux.resources.devices of the container's configuration.
+// that it has in the guest are the guest's: the agent makes a node of it and a rule
+// in linux.resources.devices, and binds the node to its place.
 type Disk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"` // of the disk: 1 to 20 letters and digits
