@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/test/harness"
+	"github.com/hyperhq/hyper/test/image"
 )
 
 const diskSize = 1 << 20
@@ -43,6 +44,22 @@ func testDisks(t *testing.T, c *harness.Cell) {
 	for l, want := range map[*loop]string{both: "was heree\n", only: "to read\n", bound: "BOUND\n", closed: "closed\n"} {
 		if got := l.begins(t, len(want)); got != want {
 			t.Errorf("the host reads %q, want %q", got, want)
+		}
+	}
+}
+
+// testDiskCtr gives a device by ctr, to a privileged container too.
+func testDiskCtr(t *testing.T, c *harness.Cell) {
+	l := newLoop(t, c, "by ctr", diskSize)
+	for _, more := range [][]string{nil, {"--privileged"}} {
+		id, err := c.NewID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := append([]string{"run", "--rm", "--runtime", c.Runtime, "--device", l.path}, more...)
+		stdout, stderr, err := ctr(t, c, "", append(args, image.Name, id, "head", "-n", "1", l.path)...)
+		if err != nil || stdout != "by ctr\n" {
+			t.Errorf("%q: %q, %q, %v", more, stdout, stderr, err)
 		}
 	}
 }

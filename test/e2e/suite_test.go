@@ -46,6 +46,7 @@ func suite() []test {
 		{name: "rootfs/missing source", run: testMissingSource},
 
 		{name: "disk/use", run: testDisks},
+		{name: "disk/ctr", run: testDiskCtr},
 		{name: "disk/read-only", run: testDiskReadOnly, vm: true},
 		{name: "disk/again", run: testDiskAgain, vm: true},
 		{name: "disk/shared", run: testDiskShared, vm: true},
