@@ -187,6 +187,10 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
 		return nil, err
 	}
+	disks, err := findDisks(ctx, req.GetDisks())
+	if err != nil {
+		return nil, err
+	}
 	io, err := claimStdio(ctx, from, req.GetStreams())
 	if err != nil {
 		return nil, err
@@ -201,7 +205,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
-	if err := c.create(spec, io, req.GetMounts()); err != nil {
+	if err := c.create(spec, io, req.GetMounts(), disks); err != nil {
 		return nil, err
 	}
 	a.publish(c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type container struct {
 	// Below: used with ops held only.
 	lc        *libcontainer.Container
 	mounts    []string // made for the container, in order
+	nodes     string   // directory of those of the container's disks, if it has any
 	resources *specs.LinuxResources
 	paused    bool
 	gone      bool
@@ -71,7 +73,7 @@ func (c *container) release() { <-c.ops }
 
 // create makes the container and its init, which then waits to be started.
 // Nothing is left behind when it fails.
-func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount) (err error) {
+func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount, disks []foundDisk) (err error) {
 	defer func() {
 		if err != nil {
 			io.close()
@@ -80,6 +82,12 @@ func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount)
 	}()
 	if c.mounts, err = mountAll(mounts); err != nil {
 		return err
+	}
+	if len(disks) > 0 {
+		c.nodes = filepath.Join(nodesDir, c.id)
+		if err := addDisks(spec, c.nodes, disks); err != nil {
+			return err
+		}
 	}
 	config, err := containerConfig(c.id, spec)
 	if err != nil {
@@ -166,6 +174,20 @@ func (c *container) destroy() error {
 		return err
 	}
 	c.mounts = nil
+	return c.letDisksGo()
+}
+
+// letDisksGo makes the container's disks ready to be taken out of the machine.
+func (c *container) letDisksGo() error {
+	if c.nodes == "" {
+		return nil
+	}
+	if err := os.RemoveAll(c.nodes); err != nil {
+		return fmt.Errorf("removing nodes of disks: %w", err)
+	}
+	// A file system that the container had mounted may still be on its way out.
+	unix.Sync()
+	c.nodes = ""
 	return nil
 }
 

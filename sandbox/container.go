@@ -25,6 +25,8 @@ type Container struct {
 	spec       *specs.Spec // as the bundle has it
 	log        *log.Entry
 	init       *Process
+	// blockDevices are the sources of bind mounts that are block devices.
+	blockDevices map[string]virtcontainers.BlockDevice
 	// created is guarded by the sandbox's lock; init is set before it is.
 	created bool
 	// deleting ends when the guest is asked to forget the container.
@@ -34,6 +36,7 @@ type Container struct {
 	mu     sync.Mutex
 	paused bool
 	execs  map[string]*Process
+	disks  []usedDisk // of the machine
 }
 
 // ID is the container's id, Bundle its bundle's path on the host.
@@ -208,6 +211,7 @@ func (c *Container) afterDelete(ctx context.Context) {
 			p.streams.close()
 		}
 	}
+	c.releaseDisks(ctx)
 	if err := c.sandbox.share.drop(c.id); err != nil {
 		c.log.WithError(err).Error("deleting a container")
 	}

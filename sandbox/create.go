@@ -69,6 +69,9 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 		spec:    spec,
 		log:     s.log.WithField("container", o.ID),
 		execs:   make(map[string]*Process),
+		// Here and not where the plan is made: a file system may be slow to answer,
+		// and that is done under the sandbox's lock.
+		blockDevices: findBlockDevices(virtcontainers.BindSources(spec, o.Bundle)),
 	}
 	c.deleting, c.beginDeleting = context.WithCancel(context.Background())
 	return c, nil
@@ -79,15 +82,16 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 func (c *Container) makePlan(first bool) error {
 	var err error
 	c.plan, err = virtcontainers.NewPlan(c.spec, virtcontainers.Placement{
-		ID:       c.id,
-		Bundle:   c.bundle,
-		GuestDir: guestDir(c.id),
-		Role:     virtcontainers.RoleOf(c.spec.Annotations),
-		Sandbox:  c.sandbox.opts.ID,
-		First:    first,
-		NoPause:  c.sandbox.booted,
-		GuestSHM: guestSHM,
-		Etc:      c.sandbox.etc,
+		ID:           c.id,
+		Bundle:       c.bundle,
+		GuestDir:     guestDir(c.id),
+		Role:         virtcontainers.RoleOf(c.spec.Annotations),
+		Sandbox:      c.sandbox.opts.ID,
+		First:        first,
+		NoPause:      c.sandbox.booted,
+		GuestSHM:     guestSHM,
+		Etc:          c.sandbox.etc,
+		BlockDevices: c.blockDevices,
 	})
 	if err != nil {
 		return err
@@ -103,7 +107,11 @@ func (c *Container) makePlan(first bool) error {
 func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) (err error) {
 	var hostReady bool
 	defer func() {
-		if err != nil && hostReady {
+		if err == nil {
+			return
+		}
+		c.releaseDisks(context.WithoutCancel(ctx))
+		if hostReady {
 			c.afterDelete(context.WithoutCancel(ctx))
 		}
 	}()
@@ -116,6 +124,7 @@ func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) 
 		return c.hooksOnCreate(partsCtx)
 	})
 	parts.Go(func() error { return c.guest.wait(partsCtx, c.guest.ready) })
+	parts.Go(func() error { return c.attachDisks(partsCtx) })
 	if err := parts.Wait(); err != nil {
 		return err
 	}
@@ -165,7 +174,12 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 	if err != nil {
 		return err
 	}
-	request := &agentv1.CreateContainerRequest{ContainerId: c.id, Spec: spec, Streams: c.init.streams.request(stdio, c.plan.Guest.Process)}
+	request := &agentv1.CreateContainerRequest{
+		ContainerId: c.id,
+		Spec:        spec,
+		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
+		Disks:       c.guestDisks(),
+	}
 	if err := agent.createContainer(ctx, request); err != nil {
 		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}

@@ -54,6 +54,7 @@ type guest struct {
 	session              *channel.Session
 	agent                *agentClient
 	network              *guestNetwork
+	disks                disks
 	cgroup               *cgroup.Group // nil if the processes stay where they are
 	kernel, version      string        // of the guest's kernel and agent, as they say
 	err                  error

@@ -7,16 +7,22 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// planDevices keeps the devices that every Linux has under the same numbers. Any
-// other belongs to the host's hardware: asked for by name it is refused, and in
-// a privileged container, which lists whatever its host has, left out.
+// planDevices keeps the devices that every Linux has under the same numbers, and
+// plans block devices that are asked for by name as disks. Any other belongs to the
+// host's hardware: asked for by name it is refused, and in a privileged container,
+// which lists whatever its host has, left out.
 func (p *Plan) planDevices(Placement) error {
 	privileged := allowsAllDevices(p.Guest.Linux.Resources)
 	kept := p.Guest.Linux.Devices[:0]
 	for _, d := range p.Guest.Linux.Devices {
+		named := !privileged || isNamed(p.Guest.Linux.Resources, DeviceNumber{d.Major, d.Minor})
 		switch {
 		case isUniversal(d):
 			kept = append(kept, d)
+		case d.Type == "b" && named:
+			if err := p.planDisk(d); err != nil {
+				return err
+			}
 		case privileged:
 			p.note("device %s belongs to the host", d.Path)
 		default:
@@ -25,6 +31,7 @@ func (p *Plan) planDevices(Placement) error {
 		}
 	}
 	p.Guest.Linux.Devices = kept
+	p.dropDiskRules()
 	return nil
 }
 

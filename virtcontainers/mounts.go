@@ -79,10 +79,7 @@ func (p *Plan) planEtc(at Placement) error {
 
 func (p *Plan) planBind(at Placement, i int) {
 	m := &p.Guest.Mounts[i]
-	source := m.Source
-	if !path.IsAbs(source) {
-		source = path.Join(at.Bundle, source)
-	}
+	source := bindSource(*m, at.Bundle)
 	options := []string{"bind"}
 	if slices.Contains(m.Options, "rbind") {
 		options = []string{"rbind"}

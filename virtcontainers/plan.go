@@ -18,6 +18,8 @@ type Plan struct {
 	// Mounts are made on the host below the container's directory in the share,
 	// in this order.
 	Mounts []HostMount
+	// Disks are the host's block devices that the container gets.
+	Disks []PlannedDisk
 	// Hooks run on the host.
 	Hooks HostHooks
 	// Pod is what the machine itself is to be, of the container that brings it.
@@ -73,6 +75,8 @@ type Placement struct {
 	// Etc are files on the host by the names that a pod's containers have them
 	// under in /etc, unless their configuration says otherwise.
 	Etc map[string]string
+	// BlockDevices are those of BindSources that are block devices of the host.
+	BlockDevices map[string]BlockDevice
 }
 
 // RootfsTarget is the root filesystem's place in the container's directory.
@@ -100,6 +104,7 @@ func NewPlan(spec *specs.Spec, at Placement) (*Plan, error) {
 		p.checkSections,
 		p.planRootfs,
 		p.planEtc,
+		p.planDiskMounts,
 		p.planMounts,
 		p.planNamespaces,
 		p.planResources,

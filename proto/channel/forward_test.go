@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,8 +130,21 @@ func TestForwardIsRefused(t *testing.T) {
 	}
 }
 
-// TestWhatWasClosedWaitsForItsReader has a reader come an hour after the end.
+// aloneVariable is set in a process that runs one test and no other.
+const aloneVariable = "HYPER_TEST_ALONE"
+
+// TestWhatWasClosedWaitsForItsReader has a reader come an hour after the end. It
+// has a process of its own: the multiplexer keeps timers for later use, and those
+// of other tests have another clock.
 func TestWhatWasClosedWaitsForItsReader(t *testing.T) {
+	if os.Getenv(aloneVariable) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), aloneVariable+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
 	synctest.Test(t, func(t *testing.T) {
 		hostEnd, guestEnd := net.Pipe()
 		read := make(chan string)

@@ -45,6 +45,15 @@ func suite() []test {
 		{name: "rootfs/propagation", run: testPropagation},
 		{name: "rootfs/missing source", run: testMissingSource},
 
+		{name: "disk/use", run: testDisks},
+		{name: "disk/ctr", run: testDiskCtr},
+		{name: "disk/read-only", run: testDiskReadOnly, vm: true},
+		{name: "disk/again", run: testDiskAgain, vm: true},
+		{name: "disk/shared", run: testDiskShared, vm: true},
+		{name: "disk/writers", run: testDiskWriters, vm: true},
+		{name: "disk/file system", run: testDiskFilesystem, vm: true},
+		{name: "disk/missing", run: testDiskMissing, vm: true},
+
 		{name: "stdio/20 MiB through cat", run: testStdin},
 		{name: "stdio/end of stdin", run: testStdinEnd},
 		{name: "stdio/CloseIO", run: testCloseIO},
