@@ -235,6 +235,45 @@ func TestSizeFor(t *testing.T) {
 	}
 }
 
+func TestSizeForAPod(t *testing.T) {
+	container := func(mib, quota int64) *specs.LinuxResources {
+		limit, period := mib<<20, uint64(100000)
+		return &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: &limit},
+			CPU:    &specs.LinuxCPU{Quota: &quota, Period: &period},
+		}
+	}
+	base, most := Size{256, 1}, Size{1024, 4}
+	got, err := SizeFor(base, most, container(300, 100000), nil, container(500, 150000), &specs.LinuxResources{})
+	if want := (Size{800 + guestReserveMiB, 3}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	_, err = SizeFor(base, most, container(500, 0), container(500, 0))
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "1000 MiB, in all") || !strings.Contains(err.Error(), "928 MiB") {
+		t.Errorf("limits that cannot hold together: %v", err)
+	}
+}
+
+func TestChangedLimits(t *testing.T) {
+	limit, other, quota, period := int64(1), int64(2), int64(3), uint64(4)
+	now := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}
+	for name, c := range map[string]struct {
+		now, update *specs.LinuxResources
+		memory, cpu bool
+		limit       int64
+	}{
+		"nothing":        {nil, nil, false, false, 0},
+		"nothing before": {nil, now, true, true, 1},
+		"nothing new":    {now, &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}, true, true, 1},
+		"memory":         {now, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &other}}, true, true, 2},
+	} {
+		got := ChangedLimits(c.now, c.update)
+		if (got.Memory != nil) != c.memory || (got.CPU != nil) != c.cpu || c.memory && *got.Memory.Limit != c.limit || c.cpu && *got.CPU.Quota != quota {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 func TestGuestResourcesDropsTheHostsHardware(t *testing.T) {
 	weight := uint16(100)
 	shares := uint64(512)
