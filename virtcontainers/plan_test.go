@@ -216,8 +216,8 @@ func TestSizeFor(t *testing.T) {
 	}{
 		"none":                    {nil, base},
 		"small":                   {memory(64 * mib), base},
-		"large":                   {memory(1024 * mib), Size{1024 + guestReserveMiB, 1}},
-		"a byte more than a MiB":  {memory(1024*mib + 1), Size{1025 + guestReserveMiB, 1}},
+		"large":                   {memory(1024 * mib), Size{1024 + guestReserve(1024), 1}},
+		"a byte more than a MiB":  {memory(1024*mib + 1), Size{1025 + guestReserve(1025), 1}},
 		"unlimited":               {memory(-1), base},
 		"as large as can be":      {memory(1<<63 - 4096), base},
 		"one and a half CPUs":     {cpu(150000, 100000), Size{256, 2}},
@@ -230,7 +230,7 @@ func TestSizeFor(t *testing.T) {
 		}
 	}
 	_, err := SizeFor(base, most, memory(4096*mib))
-	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "4000 MiB") {
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "3938 MiB") {
 		t.Errorf("a limit that cannot hold: %v", err)
 	}
 }
@@ -245,12 +245,22 @@ func TestSizeForAPod(t *testing.T) {
 	}
 	base, most := Size{256, 1}, Size{1024, 4}
 	got, err := SizeFor(base, most, container(300, 100000), nil, container(500, 150000), &specs.LinuxResources{})
-	if want := (Size{800 + guestReserveMiB, 3}); err != nil || got != want {
+	if want := (Size{800 + 96 + 12, 3}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	_, err = SizeFor(base, most, container(500, 0), container(500, 0))
-	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "1000 MiB, in all") || !strings.Contains(err.Error(), "928 MiB") {
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "1000 MiB, in all") || !strings.Contains(err.Error(), "913 MiB") {
 		t.Errorf("limits that cannot hold together: %v", err)
+	}
+}
+
+// TestMostLimits checks that what a refusal advises is accepted.
+func TestMostLimits(t *testing.T) {
+	for _, size := range []uint64{0, 64, 96, 97, 256, 768, 1023, 4096, 1 << 20} {
+		limit := mostLimits(size)
+		if need := limit + guestReserve(limit); limit > 0 && need > size {
+			t.Errorf("limits of %d MiB need %d of %d", limit, need, size)
+		}
 	}
 }
 

@@ -55,10 +55,23 @@ type Size struct {
 	VCPUs     uint32
 }
 
-// guestReserveMiB is the memory in MiB that the guest's kernel and agent have
-// beside a container's limit, so that the limit is what ends the container and
-// not the guest's end of memory.
-const guestReserveMiB = 96
+// The memory that the guest's kernel and agent have beside the containers' limits,
+// so that a limit is what ends its container and not the guest's end of memory: so
+// many MiB, and for what the kernel keeps of each page (64 bytes of 4096) one part
+// in memoryPerPageMap.
+const (
+	guestReserveMiB  = 96
+	memoryPerPageMap = 64
+)
+
+// guestReserve is what the guest needs beside limits of so many MiB.
+func guestReserve(limits uint64) uint64 { return guestReserveMiB + limits/memoryPerPageMap }
+
+// mostLimits is the sum of limits that a machine of so many MiB holds.
+func mostLimits(size uint64) uint64 {
+	rest := size - min(guestReserveMiB, size)
+	return rest * memoryPerPageMap / (memoryPerPageMap + 1)
+}
 
 // unlimitedMemory is from where a memory limit means none; runtimes write the
 // largest number that their kernel takes.
@@ -75,11 +88,11 @@ func SizeFor(base, most Size, limits ...*specs.LinuxResources) (Size, error) {
 		cpus += wholeCPUs(r)
 	}
 	if memory > 0 {
-		size.MemoryMiB = max(size.MemoryMiB, memory+guestReserveMiB)
+		size.MemoryMiB = max(size.MemoryMiB, memory+guestReserve(memory))
 		if size.MemoryMiB > most.MemoryMiB {
 			return Size{}, fmt.Errorf("a memory limit of %d MiB%s does not fit a virtual machine of at most %d MiB, of which the guest needs %d: "+
 				"lower it to %d MiB, or raise sandbox.max_memory_mib: %w",
-				memory, inAll(limits), most.MemoryMiB, guestReserveMiB, most.MemoryMiB-min(guestReserveMiB, most.MemoryMiB), errdefs.ErrInvalidArgument)
+				memory, inAll(limits), most.MemoryMiB, guestReserve(memory), mostLimits(most.MemoryMiB), errdefs.ErrInvalidArgument)
 		}
 	}
 	size.VCPUs = max(size.VCPUs, uint32(min(cpus, uint64(most.VCPUs))))

@@ -80,7 +80,7 @@ func testMemoryGoesBack(t *testing.T, c *harness.Cell) {
 	task := running(t, c, harness.Annotation(hyperAnnotation+"memory_mib", "640"),
 		harness.Mount("tmpfs", "tmpfs", "/used", "size=400m"))
 	before := residentMiB(t, c)
-	if r := task.Shell(t, fmt.Sprintf("head -c %dm /dev/zero > /used/file", used)); r.Status != 0 {
+	if r := task.Shell(t, fmt.Sprintf("dd if=/dev/zero of=/used/file bs=1M count=%d", used)); r.Status != 0 {
 		t.Fatalf("got %+v", r)
 	}
 	full := residentMiB(t, c)
@@ -110,7 +110,7 @@ func testPodGrows(t *testing.T, c *harness.Cell) {
 		last = add(harness.Args("sleep", "1000"), memoryLimit(160),
 			harness.Mount("tmpfs", "tmpfs", "/used", "size=150m")).Create(t, harness.IO{})
 		last.Start(t)
-		if r := last.Shell(t, "head -c 130m /dev/zero > /used/file"); r.Status != 0 {
+		if r := last.Shell(t, "dd if=/dev/zero of=/used/file bs=1M count=130"); r.Status != 0 {
 			t.Errorf("using what the limit allows: %+v", r)
 		}
 	}
@@ -155,12 +155,12 @@ func testUpdateGrows(t *testing.T, c *harness.Cell) {
 		return nil
 	})
 	err := update(700)
-	checkRefusal(t, err, "672 MiB", "max_memory_mib")
+	checkRefusal(t, err, "661 MiB", "max_memory_mib")
 	if r := first.Do(t, "cat", "/sys/fs/cgroup/memory.max"); r.Stdout != "524288000\n" {
 		t.Errorf("after the refusal: %+v", r)
 	}
 	_, err = add(harness.Args("true"), memoryLimit(200)).TryCreate(t, harness.IO{})
-	checkRefusal(t, err, "700 MiB, in all", "672 MiB", "max_memory_mib")
+	checkRefusal(t, err, "700 MiB, in all", "661 MiB", "max_memory_mib")
 	if err := update(400); err != nil {
 		t.Fatal(err)
 	}
