@@ -41,7 +41,7 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 		"-machine", machineArgument(p, shared),
 		"-cpu", cpuModel(p),
 		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", spec.VCPUs),
-		"-m", fmt.Sprintf("size=%dM", spec.MemoryMiB),
+		"-m", memoryArgument(spec, p),
 	}
 	if p.machine == MachineMicroVM {
 		// Or its devices speak virtio 0.9, which vhost-user daemons do not.
@@ -68,7 +68,8 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 			"-chardev", fmt.Sprintf("socket,id=share,fd=%d", fd.share),
 			"-device", p.device("vhost-user-fs")+",chardev=share,tag="+escape(spec.Share.Tag))
 	}
-	return args
+	// Last, so that a guest finds them after what it needs to answer.
+	return append(args, memoryDevices(spec, p)...)
 }
 
 // hotplug says that devices can be plugged into the running machine.
@@ -167,6 +168,9 @@ func commandLine(spec virtcontainers.VMSpec, p platform) string {
 			// hung. Pages that the guest's processor clears first are translated anew.
 			args = append(args, "init_on_alloc=1")
 		}
+	}
+	if p.growthMiB(spec) > 0 {
+		args = append(args, growingGuest()...)
 	}
 	if p.vsock != nil {
 		args = append(args, fmt.Sprintf("hyper.channel=vsock:%d", p.vsock.port))

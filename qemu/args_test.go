@@ -19,6 +19,7 @@ func TestArguments(t *testing.T) {
 	plain := virtcontainers.VMSpec{ID: "pod", VCPUs: 2, MemoryMiB: 256}
 	shared := plain
 	shared.ID = "a,b"
+	shared.MaxMemoryMiB = 1023
 	shared.KernelArgs = []string{"x=1", "y"}
 	shared.Share = &virtcontainers.Share{Tag: "t,u"}
 	vsock := &vsockAddress{cid: 77, port: 1234}
@@ -38,19 +39,23 @@ func TestArguments(t *testing.T) {
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
 			`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-pci,max_ports=2 ` +
-			`-device virtserialport,chardev=agent,name=hyper.agent`},
+			`-device virtserialport,chardev=agent,name=hyper.agent ` +
+			`-device virtio-balloon-pci,id=balloon,free-page-reporting=on`},
 		{"q35, KVM, vsock, share", shared, platform{machine: MachineQ35, kvm: true, tscKHz: 2600000, vsock: vsock},
 			strings.Replace(commonHead, "pod", "a,,b", 1) +
 				`-accel kvm -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off,memory-backend=mem ` +
-				`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
+				`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M,maxmem=1020M ` +
 				`-object memory-backend-memfd,id=mem,size=256M,share=on ` +
 				`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-				`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=vsock:1234 x=1 y] ` +
+				`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests memhp_default_state=online swiotlb=noforce hyper.channel=vsock:1234 x=1 y] ` +
 				`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 				`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
 				`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +
 				`-device vhost-vsock-pci,guest-cid=77,vhostfd=9 ` +
-				`-chardev socket,id=share,fd=8 -device vhost-user-fs-pci,chardev=share,tag=t,,u`},
+				`-chardev socket,id=share,fd=8 -device vhost-user-fs-pci,chardev=share,tag=t,,u ` +
+				`-device virtio-balloon-pci,id=balloon,free-page-reporting=on ` +
+				`-object memory-backend-memfd,id=more,size=764M,share=on ` +
+				`-device virtio-mem-pci,id=growth,memdev=more,block-size=4M,requested-size=0`},
 		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +
 			`-accel tcg,thread=single -machine microvm,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
@@ -60,7 +65,8 @@ func TestArguments(t *testing.T) {
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-device ` +
 			`-chardev socket,id=agent,fd=9 -device virtio-serial-device,max_ports=2 ` +
-			`-device virtserialport,chardev=agent,name=hyper.agent`},
+			`-device virtserialport,chardev=agent,name=hyper.agent ` +
+			`-device virtio-balloon-device,id=balloon,free-page-reporting=on`},
 		{"microvm, KVM, vsock", plain, platform{machine: MachineMicroVM, kvm: true, vsock: vsock}, commonHead +
 			`-accel kvm -machine microvm,pit=off,pic=off,rtc=off,x-option-roms=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
@@ -69,7 +75,8 @@ func TestArguments(t *testing.T) {
 			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=vsock:1234] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device virtio-rng-device ` +
-			`-device vhost-vsock-device,guest-cid=77,vhostfd=9`},
+			`-device vhost-vsock-device,guest-cid=77,vhostfd=9 ` +
+			`-device virtio-balloon-device,id=balloon,free-page-reporting=on`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := joined(arguments(tc.spec, tc.platform, testDescriptors())); got != tc.want {

@@ -25,4 +25,7 @@
 // be undone: then, and after a detach that fails, the id stays taken until a detach
 // succeeds. A guest that lets go of a device by itself changes nothing of that. The
 // guest can delay a detach until its context ends, and no more.
+//
+// Memory is added and asked back while the guest runs, one request at a time: the
+// last counts. When growing fails its request stands until the next.
 package qemu

@@ -155,6 +155,7 @@ func (l *launch) run() (*machine, error) {
 	}
 	m := newMachine(l.spec.ID, d.binary, proc, l.monitor, l.console, l.channel)
 	m.hotplug = p.hotplug()
+	m.memory = newMemory(l.spec, p)
 	return m, nil
 }
 

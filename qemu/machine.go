@@ -34,6 +34,7 @@ type machine struct {
 	// hotplug says that devices can be plugged in.
 	hotplug bool
 	plugs   plugs
+	memory  memory
 
 	asked atomic.Bool
 	// reason says why the machine ends, once that is known.

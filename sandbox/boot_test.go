@@ -70,7 +70,7 @@ func TestBootAsksFor(t *testing.T) {
 		netNS   string
 	}{
 		"nothing": {"", BootOptions{}, configured.MemoryMiB, ""},
-		"a limit": {`{"linux": {"resources": {"memory": {"limit": 536870912}}}}`, BootOptions{}, 512 + 96, ""},
+		"a limit": {`{"linux": {"resources": {"memory": {"limit": 536870912}}}}`, BootOptions{}, 512 + 96 + 8, ""},
 		"a namespace": {
 			`{"linux": {"namespaces": [{"type": "network", "path": "/run/netns/a"}, {"type": "ipc", "path": "/b"}]}}`,
 			BootOptions{}, configured.MemoryMiB, "/run/netns/a",
@@ -81,7 +81,7 @@ func TestBootAsksFor(t *testing.T) {
 		},
 		"a limit beside": {
 			`{"linux": {"resources": {"memory": {"limit": 536870912}}}}`,
-			BootOptions{Resources: specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}}, 600 + 96, "",
+			BootOptions{Resources: specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}}, 600 + 96 + 9, "",
 		},
 		"no OCI at all": {`{"any": "thing"}`, BootOptions{}, configured.MemoryMiB, ""},
 	} {

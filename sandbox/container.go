@@ -27,6 +27,9 @@ type Container struct {
 	init       *Process
 	// blockDevices are the sources of bind mounts that are block devices.
 	blockDevices map[string]virtcontainers.BlockDevice
+	// limits are those that size the machine, as they are now. They are guarded by
+	// the sandbox's lock.
+	limits *specs.LinuxResources
 	// created is guarded by the sandbox's lock; init is set before it is.
 	created bool
 	// deleting ends when the guest is asked to forget the container.
@@ -116,18 +119,31 @@ func (c *Container) isPaused() bool {
 	return c.paused
 }
 
-// Update changes the container's limits in the guest. The machine keeps its
-// size: a memory limit beyond it is an errdefs.ErrInvalidArgument.
+// Update changes the container's limits in the guest, and before that the memory of
+// the machine, if they need more. A memory limit that the machine cannot hold beside
+// those of its other containers is an errdefs.ErrInvalidArgument. When it fails the
+// limits are as before.
 func (c *Container) Update(ctx context.Context, r *specs.LinuxResources) error {
 	agent, err := c.guest.call()
 	if err != nil {
 		return err
 	}
-	if _, err := virtcontainers.SizeFor(c.guest.size, virtcontainers.Size{
-		MemoryMiB: c.guest.size.MemoryMiB,
-		VCPUs:     c.guest.size.VCPUs,
-	}, r); err != nil {
-		return fmt.Errorf("updating container %s, whose machine keeps its size while it runs: %w", c.id, err)
+	before, err := c.sandbox.setLimits(c, r)
+	if err != nil {
+		return fmt.Errorf("updating container %s: %w", c.id, err)
+	}
+	// Afterwards, because then less memory may do.
+	defer c.guest.refit(context.WithoutCancel(ctx))
+	if err := c.update(ctx, agent, r); err != nil {
+		c.sandbox.undoLimits(c, before)
+		return fmt.Errorf("updating container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+func (c *Container) update(ctx context.Context, agent *agentClient, r *specs.LinuxResources) error {
+	if err := c.guest.fit(ctx); err != nil {
+		return err
 	}
 	for _, note := range virtcontainers.GuestResources(r) {
 		c.log.Warn(note)
@@ -136,10 +152,7 @@ func (c *Container) Update(ctx context.Context, r *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("encoding the limits: %w", err)
 	}
-	if err := agent.update(ctx, &agentv1.UpdateContainerRequest{ContainerId: c.id, Resources: data}); err != nil {
-		return fmt.Errorf("updating container %s: %w", c.id, err)
-	}
-	return nil
+	return agent.update(ctx, &agentv1.UpdateContainerRequest{ContainerId: c.id, Resources: data})
 }
 
 // Stats are the numbers of the container's cgroup in the guest.
@@ -198,6 +211,7 @@ func (c *Container) delete(ctx context.Context) error {
 	if !c.sandbox.forget(c) {
 		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrNotFound)
 	}
+	c.guest.refit(ctx)
 	c.afterDelete(ctx)
 	return nil
 }

@@ -32,7 +32,8 @@ type ContainerOptions struct {
 
 // CreateContainer makes a container whose init process waits to be started. The
 // first container boots the machine unless Boot has, in a size that holds its
-// limits, and in the network namespace that its configuration names. When it
+// limits, and in the network namespace that its configuration names. For a later
+// one the machine gets the memory that the limits need together. When it
 // fails nothing is left of the container; a machine that booted stays for the
 // next, until Stop.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
@@ -45,6 +46,7 @@ func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Con
 	}
 	if err := s.create(ctx, c, o); err != nil {
 		s.forget(c)
+		c.guest.refit(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	s.mu.Lock()
@@ -165,6 +167,9 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 	}
 	agent, err := c.guest.call()
 	if err != nil {
+		return err
+	}
+	if err := c.guest.fit(ctx); err != nil {
 		return err
 	}
 	if err := c.guest.network.sync(ctx); err != nil {

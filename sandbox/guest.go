@@ -57,7 +57,9 @@ type guest struct {
 	disks                disks
 	cgroup               *cgroup.Group // nil if the processes stay where they are
 	kernel, version      string        // of the guest's kernel and agent, as they say
-	err                  error
+	// fitting has room for the one who changes the machine's size.
+	fitting chan struct{}
+	err     error
 }
 
 func newGuest(s *Sandbox, h hardware) *guest {
@@ -67,6 +69,7 @@ func newGuest(s *Sandbox, h hardware) *guest {
 		started:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
+		fitting:  make(chan struct{}, 1),
 	}
 }
 
@@ -117,13 +120,14 @@ func (g *guest) boot(phases *phases) error {
 		return err
 	}
 	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
-		ID:       s.opts.ID,
-		Dir:      s.opts.Dir,
-		Size:     g.size,
-		ShareTag: shareTag,
-		ShareDir: s.share.dir,
-		NetNS:    g.pod.NetNS,
-		Debug:    s.opts.Config.Sandbox.Debug,
+		ID:           s.opts.ID,
+		Dir:          s.opts.Dir,
+		Size:         g.size,
+		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
+		ShareTag:     shareTag,
+		ShareDir:     s.share.dir,
+		NetNS:        g.pod.NetNS,
+		Debug:        s.opts.Config.Sandbox.Debug,
 	})
 	if err != nil {
 		return fmt.Errorf("starting a virtual machine: %w", err)

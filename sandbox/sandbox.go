@@ -197,6 +197,12 @@ func (s *Sandbox) reserve(c *Container) error {
 	if err != nil {
 		return err
 	}
+	if s.guest != nil {
+		if _, err := s.need(s.guest.size, c.spec.Linux.Resources); err != nil {
+			return err
+		}
+	}
+	c.limits = c.spec.Linux.Resources
 	c.guest, err = s.machineLocked(hardware{size: size, pod: c.plan.Pod})
 	if err != nil {
 		return err

@@ -215,8 +215,8 @@ func TestSizeFor(t *testing.T) {
 	}{
 		"none":                    {nil, base},
 		"small":                   {memory(64 * mib), base},
-		"large":                   {memory(1024 * mib), Size{1024 + guestReserveMiB, 1}},
-		"a byte more than a MiB":  {memory(1024*mib + 1), Size{1025 + guestReserveMiB, 1}},
+		"large":                   {memory(1024 * mib), Size{1024 + guestReserve(1024), 1}},
+		"a byte more than a MiB":  {memory(1024*mib + 1), Size{1025 + guestReserve(1025), 1}},
 		"unlimited":               {memory(-1), base},
 		"as large as can be":      {memory(1<<63 - 4096), base},
 		"one and a half CPUs":     {cpu(150000, 100000), Size{256, 2}},
@@ -229,8 +229,57 @@ func TestSizeFor(t *testing.T) {
 		}
 	}
 	_, err := SizeFor(base, most, memory(4096*mib))
-	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "4000 MiB") {
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "3938 MiB") {
 		t.Errorf("a limit that cannot hold: %v", err)
+	}
+}
+
+func TestSizeForAPod(t *testing.T) {
+	container := func(mib, quota int64) *specs.LinuxResources {
+		limit, period := mib<<20, uint64(100000)
+		return &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: &limit},
+			CPU:    &specs.LinuxCPU{Quota: &quota, Period: &period},
+		}
+	}
+	base, most := Size{256, 1}, Size{1024, 4}
+	got, err := SizeFor(base, most, container(300, 100000), nil, container(500, 150000), &specs.LinuxResources{})
+	if want := (Size{800 + 96 + 12, 3}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	_, err = SizeFor(base, most, container(500, 0), container(500, 0))
+	if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "1000 MiB, in all") || !strings.Contains(err.Error(), "913 MiB") {
+		t.Errorf("limits that cannot hold together: %v", err)
+	}
+}
+
+// TestMostLimits checks that what a refusal advises is accepted.
+func TestMostLimits(t *testing.T) {
+	for _, size := range []uint64{0, 64, 96, 97, 256, 768, 1023, 4096, 1 << 20} {
+		limit := mostLimits(size)
+		if need := limit + guestReserve(limit); limit > 0 && need > size {
+			t.Errorf("limits of %d MiB need %d of %d", limit, need, size)
+		}
+	}
+}
+
+func TestChangedLimits(t *testing.T) {
+	limit, other, quota, period := int64(1), int64(2), int64(3), uint64(4)
+	now := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}
+	for name, c := range map[string]struct {
+		now, update *specs.LinuxResources
+		memory, cpu bool
+		limit       int64
+	}{
+		"nothing":        {nil, nil, false, false, 0},
+		"nothing before": {nil, now, true, true, 1},
+		"nothing new":    {now, &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}, true, true, 1},
+		"memory":         {now, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &other}}, true, true, 2},
+	} {
+		got := ChangedLimits(c.now, c.update)
+		if (got.Memory != nil) != c.memory || (got.CPU != nil) != c.cpu || c.memory && *got.Memory.Limit != c.limit || c.cpu && *got.CPU.Quota != quota {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }
 

@@ -98,7 +98,7 @@ func TestPodResources(t *testing.T) {
 		t.Fatal(err)
 	}
 	size, err := SizeFor(Size{MemoryMiB: 256, VCPUs: 1}, Size{MemoryMiB: 4096, VCPUs: 4}, r)
-	if want := (Size{MemoryMiB: 1024 + guestReserveMiB, VCPUs: 2}); err != nil || size != want {
+	if want := (Size{MemoryMiB: 1024 + guestReserve(1024), VCPUs: 2}); err != nil || size != want {
 		t.Errorf("%+v, %v; want %+v", size, err, want)
 	}
 	if r, err := PodResources(map[string]string{annotationPodMemory: "x"}); r != nil || err != nil {

@@ -55,36 +55,88 @@ type Size struct {
 	VCPUs     uint32
 }
 
-// guestReserveMiB is the memory in MiB that the guest's kernel and agent have
-// beside a container's limit, so that the limit is what ends the container and
-// not the guest's end of memory.
-const guestReserveMiB = 96
+// The memory that the guest's kernel and agent have beside the containers' limits,
+// so that a limit is what ends its container and not the guest's end of memory: so
+// many MiB, and for what the kernel keeps of each page (64 bytes of 4096) one part
+// in memoryPerPageMap.
+const (
+	guestReserveMiB  = 96
+	memoryPerPageMap = 64
+)
+
+// guestReserve is what the guest needs beside limits of so many MiB.
+func guestReserve(limits uint64) uint64 { return guestReserveMiB + limits/memoryPerPageMap }
+
+// mostLimits is the sum of limits that a machine of so many MiB holds.
+func mostLimits(size uint64) uint64 {
+	rest := size - min(guestReserveMiB, size)
+	return rest * memoryPerPageMap / (memoryPerPageMap + 1)
+}
 
 // unlimitedMemory is from where a memory limit means none; runtimes write the
 // largest number that their kernel takes.
 const unlimitedMemory = int64(1) << 60
 
-// SizeFor is base, raised to hold the container's limits. A limit that most
-// cannot hold is an errdefs.ErrInvalidArgument that says which would.
-func SizeFor(base, most Size, r *specs.LinuxResources) (Size, error) {
+// SizeFor is base, raised to hold the limits of containers together; one that has
+// no limit counts nothing. Limits that most cannot hold are an
+// errdefs.ErrInvalidArgument that says which would.
+func SizeFor(base, most Size, limits ...*specs.LinuxResources) (Size, error) {
 	size := base
-	if r == nil {
-		return size, nil
+	var memory, cpus uint64
+	for _, r := range limits {
+		memory += memoryLimitMiB(r)
+		cpus += wholeCPUs(r)
 	}
-	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit > 0 && *m.Limit < unlimitedMemory {
-		limit := (uint64(*m.Limit) + 1<<20 - 1) >> 20
-		if need := limit + guestReserveMiB; need > size.MemoryMiB {
-			size.MemoryMiB = need
-		}
+	if memory > 0 {
+		size.MemoryMiB = max(size.MemoryMiB, memory+guestReserve(memory))
 		if size.MemoryMiB > most.MemoryMiB {
-			return Size{}, fmt.Errorf("a memory limit of %d MiB does not fit a virtual machine of at most %d MiB, of which the guest needs %d: "+
-				"lower the limit to %d MiB, or raise sandbox.max_memory_mib: %w",
-				limit, most.MemoryMiB, guestReserveMiB, most.MemoryMiB-min(guestReserveMiB, most.MemoryMiB), errdefs.ErrInvalidArgument)
+			return Size{}, fmt.Errorf("a memory limit of %d MiB%s does not fit a virtual machine of at most %d MiB, of which the guest needs %d: "+
+				"lower it to %d MiB, or raise sandbox.max_memory_mib: %w",
+				memory, inAll(limits), most.MemoryMiB, guestReserve(memory), mostLimits(most.MemoryMiB), errdefs.ErrInvalidArgument)
 		}
 	}
-	if c := r.CPU; c != nil && c.Quota != nil && c.Period != nil && *c.Quota > 0 && *c.Period > 0 {
-		cpus := (uint64(*c.Quota) + *c.Period - 1) / *c.Period
-		size.VCPUs = max(size.VCPUs, uint32(min(cpus, uint64(most.VCPUs))))
-	}
+	size.VCPUs = max(size.VCPUs, uint32(min(cpus, uint64(most.VCPUs))))
 	return size, nil
+}
+
+// inAll says of a limit in a message that it is that of several containers.
+func inAll(limits []*specs.LinuxResources) string {
+	if len(limits) < 2 {
+		return ""
+	}
+	return fmt.Sprintf(", in all of the pod's %d containers,", len(limits))
+}
+
+// memoryLimitMiB is a container's memory limit, 0 if it has none.
+func memoryLimitMiB(r *specs.LinuxResources) uint64 {
+	if r == nil || r.Memory == nil || r.Memory.Limit == nil || *r.Memory.Limit <= 0 || *r.Memory.Limit >= unlimitedMemory {
+		return 0
+	}
+	return (uint64(*r.Memory.Limit) + 1<<20 - 1) >> 20
+}
+
+// wholeCPUs is how many processors a container's quota fills, 0 if it has none.
+func wholeCPUs(r *specs.LinuxResources) uint64 {
+	if r == nil || r.CPU == nil || r.CPU.Quota == nil || r.CPU.Period == nil || *r.CPU.Quota <= 0 || *r.CPU.Period == 0 {
+		return 0
+	}
+	return (uint64(*r.CPU.Quota) + *r.CPU.Period - 1) / *r.CPU.Period
+}
+
+// ChangedLimits are the limits that size a machine after an update: those of
+// update, and those of now where it has none.
+func ChangedLimits(now, update *specs.LinuxResources) *specs.LinuxResources {
+	changed := &specs.LinuxResources{}
+	for _, r := range []*specs.LinuxResources{now, update} {
+		if r == nil {
+			continue
+		}
+		if r.Memory != nil && r.Memory.Limit != nil {
+			changed.Memory = &specs.LinuxMemory{Limit: r.Memory.Limit}
+		}
+		if r.CPU != nil && r.CPU.Quota != nil {
+			changed.CPU = &specs.LinuxCPU{Quota: r.CPU.Quota, Period: r.CPU.Period}
+		}
+	}
+	return changed
 }

@@ -44,6 +44,13 @@ type VM interface {
 	// DetachDisk unplugs a disk, as DetachNIC does a card. What the guest has not
 	// written by then is lost: it must have unmounted it.
 	DetachDisk(ctx context.Context, id string) error
+	// ResizeMemory gives the guest so many MiB of memory, or a little more, and
+	// returns what it has then. It waits until the guest has taken all of what is
+	// added, as long as ctx allows; the guest puts it to use at once. What is to be
+	// taken away it only asks for: the guest gives back what it does not use, in its
+	// time, and keeps at least what it began with. errdefs.ErrResourceExhausted for
+	// more than the spec allows, errdefs.ErrNotImplemented if the machine cannot grow.
+	ResizeMemory(ctx context.Context, mib uint64) (reached uint64, err error)
 	// Kill ends the machine at once and returns when its process is gone and
 	// what the driver took for it is released. It may be called again.
 	Kill(ctx context.Context) error
@@ -60,6 +67,9 @@ type VMSpec struct {
 	VCPUs uint32
 	// MemoryMiB is the guest's RAM, at least 64.
 	MemoryMiB uint64
+	// MaxMemoryMiB is how far it may grow while it runs; what is not above
+	// MemoryMiB means that it does not.
+	MaxMemoryMiB uint64
 	// Kernel is the path of an uncompressed, PVH-bootable kernel (vmlinux).
 	Kernel string
 	// Image is the path of the guest's initramfs.

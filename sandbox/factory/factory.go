@@ -20,6 +20,8 @@ type Spec struct {
 	// Dir is a private directory for the machine's files while it lives.
 	Dir  string
 	Size virtcontainers.Size
+	// MaxMemoryMiB is how far its memory may grow while it runs.
+	MaxMemoryMiB uint64
 	// ShareDir is the directory of the host that the guest sees as a virtio-fs
 	// device with tag ShareTag.
 	ShareTag, ShareDir string
@@ -70,15 +72,16 @@ func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
 	// The driver hands its own copy of the socket on.
 	defer share.Socket.Close()
 	vm, err := f.hypervisor.Start(ctx, virtcontainers.VMSpec{
-		ID:         spec.ID,
-		Dir:        spec.Dir,
-		VCPUs:      spec.Size.VCPUs,
-		MemoryMiB:  spec.Size.MemoryMiB,
-		Kernel:     kernel,
-		Image:      image,
-		KernelArgs: f.kernelArgs(spec),
-		NetNS:      spec.NetNS,
-		Share:      &virtcontainers.Share{Tag: spec.ShareTag, Socket: share.Socket},
+		ID:           spec.ID,
+		Dir:          spec.Dir,
+		VCPUs:        spec.Size.VCPUs,
+		MemoryMiB:    spec.Size.MemoryMiB,
+		MaxMemoryMiB: spec.MaxMemoryMiB,
+		Kernel:       kernel,
+		Image:        image,
+		KernelArgs:   f.kernelArgs(spec),
+		NetNS:        spec.NetNS,
+		Share:        &virtcontainers.Share{Tag: spec.ShareTag, Socket: share.Socket},
 	})
 	if err != nil {
 		return nil, errors.Join(err, share.Kill(context.WithoutCancel(ctx)))

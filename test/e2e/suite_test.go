@@ -97,6 +97,11 @@ func suite() []test {
 		{name: "sandbox/containerd restarts", run: testSandboxRestart, vm: true},
 		{name: "sandbox/ctr", run: testSandboxCtr, vm: true},
 
+		{name: "memory/goes back", run: testMemoryGoesBack, vm: true},
+		{name: "memory/grows with the pod", run: testPodGrows, vm: true},
+		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
+		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
+
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/refuse", run: testFailingHook},
 

@@ -127,6 +127,14 @@ func do(words []string) (string, error) {
 		return strings.TrimSpace(string(b)), err
 	case "write": // path text
 		return "", os.WriteFile(args[0], []byte(args[1]), 0o644)
+	case "fill": // path MiB
+		return "", fill(args[0], args[1])
+	case "remove": // path
+		return "", os.Remove(args[0])
+	case "memory": // what /proc/meminfo begins with
+		b, err := os.ReadFile("/proc/meminfo")
+		first, _, _ := strings.Cut(string(b), "\n")
+		return first, err
 	case "mkdir":
 		return "", os.Mkdir(args[0], 0o755)
 	case "stat": // path: device, inode

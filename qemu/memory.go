@@ -1,0 +1,152 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+const (
+	// balloonDevice and growthDevice are the names of the devices that let memory
+	// come and go.
+	balloonDevice = "balloon"
+	growthDevice  = "growth"
+	// growthBlockMiB is the unit in which memory is added: the largest in which a
+	// guest's kernel hands out its own.
+	growthBlockMiB = 4
+	// maxGrowthMiB bounds what can be added: emulated processors have 40 bits of
+	// physical address.
+	maxGrowthMiB = 512 << 10
+	// lookInterval is how often a growing machine is looked at: QEMU tells of a
+	// change at most once a second.
+	lookInterval = 20 * time.Millisecond
+)
+
+// growthMiB is how much memory can be added to the machine while it runs.
+func (p platform) growthMiB(spec virtcontainers.VMSpec) uint64 {
+	if !p.hotplug() || spec.MaxMemoryMiB <= spec.MemoryMiB {
+		return 0
+	}
+	return min(spec.MaxMemoryMiB-spec.MemoryMiB, maxGrowthMiB) / growthBlockMiB * growthBlockMiB
+}
+
+// memoryArgument is the size of the memory at the start, and how far it may grow.
+func memoryArgument(spec virtcontainers.VMSpec, p platform) string {
+	size := fmt.Sprintf("size=%dM", spec.MemoryMiB)
+	if growth := p.growthMiB(spec); growth > 0 {
+		size += fmt.Sprintf(",maxmem=%dM", spec.MemoryMiB+growth)
+	}
+	return size
+}
+
+// memoryDevices are the device by which the guest tells the host what memory it
+// does not use, and the one that holds what is added later.
+//
+// The first gives pages back by making holes in what lies under the guest's memory.
+// That is the machine's own here; where it is a file that machines share, this
+// device must not be.
+func memoryDevices(spec virtcontainers.VMSpec, p platform) []string {
+	args := []string{"-device", p.device("virtio-balloon") + ",id=" + balloonDevice + ",free-page-reporting=on"}
+	if growth := p.growthMiB(spec); growth > 0 {
+		args = append(args,
+			"-object", fmt.Sprintf("memory-backend-memfd,id=more,size=%dM,share=on", growth),
+			"-device", fmt.Sprintf("%s,id=%s,memdev=more,block-size=%dM,requested-size=0",
+				p.device("virtio-mem"), growthDevice, growthBlockMiB))
+	}
+	return args
+}
+
+// growingGuest are the kernel arguments of a guest whose memory grows: it takes
+// what is added into use by itself. And as all its devices reach all of its memory,
+// it needs no bounce buffers, for which a kernel that is told of memory to come
+// above 4 GiB sets 64 MiB aside.
+func growingGuest() []string {
+	return []string{"memhp_default_state=online", "swiotlb=noforce"}
+}
+
+// memory is that of one machine, and how far it can grow.
+type memory struct {
+	baseMiB, growthMiB uint64
+	// turn has room for the one who resizes; asked, in MiB beyond the base, is of
+	// whose turn it is.
+	turn  chan struct{}
+	asked uint64
+}
+
+func newMemory(spec virtcontainers.VMSpec, p platform) memory {
+	return memory{baseMiB: spec.MemoryMiB, growthMiB: p.growthMiB(spec), turn: make(chan struct{}, 1)}
+}
+
+// ResizeMemory implements virtcontainers.VM.
+func (m *machine) ResizeMemory(ctx context.Context, mib uint64) (uint64, error) {
+	reached, err := m.resizeMemory(ctx, mib)
+	if err != nil {
+		return reached, fmt.Errorf("give VM %q %d MiB of memory: %w", m.id, mib, m.orGone(err))
+	}
+	return reached, nil
+}
+
+func (m *machine) resizeMemory(ctx context.Context, mib uint64) (uint64, error) {
+	extra, err := m.memory.extra(mib)
+	if err != nil || m.memory.growthMiB == 0 {
+		return m.memory.baseMiB, err
+	}
+	select {
+	case m.memory.turn <- struct{}{}:
+		defer func() { <-m.memory.turn }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for another who resizes it: %w", ctx.Err())
+	}
+	if extra != m.memory.asked {
+		if err := m.monitor.RequestMemory(ctx, growthDevice, extra<<20); err != nil {
+			return 0, err
+		}
+		m.memory.asked = extra
+	}
+	have, err := m.awaitMemory(ctx, extra)
+	return m.memory.baseMiB + have, err
+}
+
+// extra is what must be added for a size, in whole blocks. Less than the base is
+// the base.
+func (y *memory) extra(mib uint64) (uint64, error) {
+	if mib <= y.baseMiB {
+		return 0, nil
+	}
+	extra := (mib - y.baseMiB + growthBlockMiB - 1) / growthBlockMiB * growthBlockMiB
+	switch {
+	case y.growthMiB == 0:
+		return 0, fmt.Errorf("it keeps the %d MiB that it began with: %w", y.baseMiB, errdefs.ErrNotImplemented)
+	case mib > y.baseMiB+y.growthMiB:
+		return 0, fmt.Errorf("it grows to %d MiB at most: %w", y.baseMiB+y.growthMiB, errdefs.ErrResourceExhausted)
+	}
+	return min(extra, y.growthMiB), nil
+}
+
+// awaitMemory waits until the guest has so many MiB beyond the base, or more, and
+// returns what it has.
+func (m *machine) awaitMemory(ctx context.Context, extra uint64) (uint64, error) {
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for {
+		size, err := m.monitor.MemoryTaken(ctx, growthDevice)
+		if err != nil {
+			return 0, err
+		}
+		have := size >> 20
+		if have >= extra {
+			return have, nil
+		}
+		select {
+		case <-look.C:
+		case <-m.proc.Done():
+			return 0, errEnded
+		case <-ctx.Done():
+			return have, fmt.Errorf("the guest has %d MiB and takes no more: %w", m.memory.baseMiB+have, ctx.Err())
+		}
+	}
+}
