@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/usernet"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
@@ -37,6 +39,11 @@ func (g *guest) tryUserNetwork(ctx context.Context) error {
 		return fmt.Errorf("giving the pod outbound connections in user mode: %w", err)
 	}
 	g.userNetwork = daemon
+	processes := append(g.machine.Processes(), factory.Process{PID: daemon.PID(), Name: "pasta"})
+	if err := recordProcesses(filepath.Join(g.sandbox.opts.Dir, "pids"), processes); err != nil {
+		g.stopUserNetwork()
+		return err
+	}
 	if err := g.awaitUserNetwork(ctx); err != nil {
 		g.stopUserNetwork()
 		return err

@@ -2,8 +2,8 @@ package cri
 
 import (
 	"fmt"
-	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -38,25 +38,16 @@ func uplink(t *testing.T) *harness.NetNS {
 	return outside
 }
 
-// answerTCP serves a text, and what it gets, until the test ends.
-func answerTCP(t *testing.T, address, text string) {
+// answerHTTP serves a page until the test ends.
+func answerHTTP(t *testing.T, address, text string) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() { // ends with the listener
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprintln(conn, text)
-			io.Copy(conn, conn)
-			conn.Close()
-		}
-	}()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, text) })}
+	t.Cleanup(func() { server.Close() })
+	go server.Serve(l) // ends with the server
 }
 
 // answerDNS is a server that knows one name, until the test ends.
@@ -102,6 +93,10 @@ func dnsReply(query []byte) []byte {
 	return reply
 }
 
+// getPage begins a command that gets a page of an address and a port. The server
+// ends the connection: nc's own end of it comes later.
+const getPage = `(printf 'GET / HTTP/1.0\r\n\r\n'; sleep 4) | timeout 8 nc -w 5 `
+
 // testHostNetwork asks for the node's network, which a machine cannot share: a pod
 // gets a way out in user mode, and no way to the node's loopback.
 func testHostNetwork(t *testing.T, n *node) {
@@ -110,13 +105,13 @@ func testHostNetwork(t *testing.T, n *node) {
 	}
 	outside := uplink(t)
 	if err := outside.Do(func() error {
-		answerTCP(t, net.JoinHostPort(outsideAddress, "7000"), "from outside")
+		answerHTTP(t, net.JoinHostPort(outsideAddress, "7000"), "from outside")
 		answerDNS(t, net.JoinHostPort(outsideAddress, "53"))
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	answerTCP(t, "127.0.0.1:7002", "the node's loopback")
+	answerHTTP(t, "127.0.0.1:7002", "the node's loopback")
 
 	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
 		c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
@@ -124,8 +119,11 @@ func testHostNetwork(t *testing.T, n *node) {
 		c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{outsideAddress}}
 	})
 	c := p.sleeper(t)
-	// The name is asked for by UDP, and what it stands for reached by TCP.
-	if got := c.ask(t, net.JoinHostPort(outsideName, "7000"), "text"); got != "from outside\ntext" {
+	// The name is asked for by UDP of the server in the pod's resolv.conf.
+	if got := c.exec(t, "nslookup", outsideName); !strings.Contains(got, "Address: "+outsideAddress+"\n") && !strings.HasSuffix(got, "Address: "+outsideAddress) {
+		t.Errorf("the name server says %q", got)
+	}
+	if got := c.sh(t, getPage+outsideAddress+" 7000 | tail -1"); got != "from outside" {
 		t.Errorf("the server outside answers %q", got)
 	}
 	if n.cell.Runtime != harness.RuntimeHyper {
@@ -134,8 +132,8 @@ func testHostNetwork(t *testing.T, n *node) {
 	if got := c.exec(t, "ip", "link"); strings.Contains(got, "up0") {
 		t.Errorf("it sees the node's interfaces:\n%s", got)
 	}
-	for _, address := range []string{"127.0.0.1:7002", "10.0.2.2:7002", uplinkAddress + ":7002"} {
-		if got := c.sh(t, "timeout 5 probe dial "+address+" </dev/null || echo none"); got != "none" {
+	for _, address := range []string{"127.0.0.1", "10.0.2.2", uplinkAddress} {
+		if got := c.sh(t, getPage+address+" 7002 2>/dev/null | tail -1"); got != "" {
 			t.Errorf("by %s it reaches %q", address, got)
 		}
 	}
