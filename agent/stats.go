@@ -40,6 +40,9 @@ func (c cgroup) stats() ([]byte, error) {
 	}
 	m := metrics(st)
 	m.MemoryEvents = c.memoryEvents()
+	if m.Network, err = networkStats(); err != nil {
+		return nil, fmt.Errorf("reading the counters of the network: %w", err)
+	}
 	return proto.Marshal(m)
 }
 

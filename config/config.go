@@ -15,6 +15,7 @@ type Config struct {
 	Guest     Guest     `toml:"guest"`
 	QEMU      QEMU      `toml:"qemu"`
 	Virtiofsd Virtiofsd `toml:"virtiofsd"`
+	Pasta     Pasta     `toml:"pasta"`
 }
 
 // Sandbox is what is chosen for each sandbox (pod).
@@ -69,6 +70,12 @@ type Virtiofsd struct {
 	Path string `toml:"path"`
 	// Cache is CacheAuto, CacheAlways or CacheNever.
 	Cache string `toml:"cache"`
+}
+
+// Pasta is the program that gives pods on the host's network a way out.
+type Pasta struct {
+	// Path is the pasta binary, or empty to search for it.
+	Path string `toml:"path"`
 }
 
 // Allowed values of QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.

@@ -60,6 +60,7 @@ func known() []struct{ key, allowed string } {
 		{"qemu.firmware", "an absolute path, or \"\" to search for it"},
 		{"qemu.uid_base", fmt.Sprintf("a whole number from %d to %d", minUIDBase, int64(maxUIDBase))},
 		{"virtiofsd.path", "an absolute path, or \"\" to search for it"},
+		{"pasta.path", "an absolute path, or \"\" to search for it"},
 		{"virtiofsd.cache", quoted([]string{CacheAuto, CacheAlways, CacheNever})},
 	}
 }
@@ -138,6 +139,7 @@ func (c *Config) validate(h host, seen positions) error {
 	for _, p := range []struct{ key, path string }{
 		{"guest.kernel", c.Guest.Kernel}, {"guest.image", c.Guest.Image},
 		{"qemu.path", c.QEMU.Path}, {"qemu.firmware", c.QEMU.Firmware}, {"virtiofsd.path", c.Virtiofsd.Path},
+		{"pasta.path", c.Pasta.Path},
 	} {
 		checks = append(checks, check{p.key, p.path, p.path == "" || filepath.IsAbs(p.path)})
 	}

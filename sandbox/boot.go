@@ -85,6 +85,7 @@ func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
 func (o BootOptions) pod(spec *specs.Spec) virtcontainers.Pod {
 	pod := virtcontainers.PodOf(spec)
 	pod.NetNS = cmp.Or(o.NetNS, pod.NetNS)
+	pod.HostNetwork = pod.HostNetwork && o.NetNS == ""
 	pod.Hostname = cmp.Or(o.Hostname, pod.Hostname)
 	pod.Cgroup = cmp.Or(o.Cgroup, pod.Cgroup)
 	if len(o.Sysctls) > 0 {

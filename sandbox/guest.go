@@ -20,6 +20,7 @@ import (
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
+	"github.com/hyperhq/hyper/sandbox/usernet"
 )
 
 // CgroupFile names the file in a sandbox's directory that holds the pod's cgroup,
@@ -54,6 +55,7 @@ type guest struct {
 	session              *channel.Session
 	agent                *agentClient
 	network              *guestNetwork
+	userNetwork          *usernet.Daemon // nil but in a pod on the host's network
 	disks                disks
 	cgroup               *cgroup.Group // nil if the processes stay where they are
 	kernel, version      string        // of the guest's kernel and agent, as they say
@@ -100,6 +102,7 @@ func (g *guest) run() {
 	g.session.Close()
 	stop()
 	followers.Wait()
+	g.stopUserNetwork()
 	if err := g.network.close(); err != nil {
 		g.sandbox.log.WithError(err).Warn("releasing the sandbox's network")
 	}
@@ -215,6 +218,9 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 	if g.network, err = newGuestNetwork(g); err != nil {
 		g.session.Close()
 		return err
+	}
+	if g.pod.HostNetwork {
+		g.startUserNetwork(ctx)
 	}
 	return nil
 }

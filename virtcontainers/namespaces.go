@@ -19,10 +19,11 @@ func (p *Plan) planNamespaces(at Placement) error {
 	if err := p.checkHostNamespaces(at); err != nil {
 		return err
 	}
+	p.Pod.HostNetwork = at.First
 	kept := p.Guest.Linux.Namespaces[:0]
 	for _, ns := range p.Guest.Linux.Namespaces {
 		if at.First && ns.Type == specs.NetworkNamespace {
-			p.Pod.NetNS = ns.Path
+			p.Pod.NetNS, p.Pod.HostNetwork = ns.Path, false
 		}
 		switch {
 		case at.sharesWithGuest(ns):

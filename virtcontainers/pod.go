@@ -49,6 +49,9 @@ type Pod struct {
 	// NetNS is the path of the network namespace on the host whose interfaces
 	// the guest gets; empty is a new one.
 	NetNS string
+	// HostNetwork says that the pod is to have the host's own network, which no
+	// guest can share.
+	HostNetwork bool
 	// SHM is the directory on the host that stands for what the pod's containers
 	// share as /dev/shm; empty if there is none.
 	SHM string
@@ -65,9 +68,10 @@ func PodOf(spec *specs.Spec) Pod {
 		return pod
 	}
 	pod.Sysctls, pod.Cgroup = spec.Linux.Sysctl, spec.Linux.CgroupsPath
+	pod.HostNetwork = true
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace {
-			pod.NetNS = ns.Path
+			pod.NetNS, pod.HostNetwork = ns.Path, false
 		}
 	}
 	return pod

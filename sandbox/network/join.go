@@ -58,6 +58,9 @@ func (t *Tap) join(h *netlink.Handle, name string, queues int) error {
 	if err := t.redirect(h, tap, link); err != nil {
 		return err
 	}
+	if err := t.refuseLoopback(h, tap); err != nil {
+		return err
+	}
 	return t.redirect(h, link, tap)
 }
 

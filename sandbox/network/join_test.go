@@ -423,3 +423,26 @@ func readFromAny(t *testing.T, queues []*os.File) []byte {
 	}
 	return first.frame
 }
+
+// TestJoinKeepsLoopbackFromTheLink sends what a hostile guest may: frames that are
+// for the loopback of whoever makes sockets of them.
+func TestJoinKeepsLoopbackFromTheLink(t *testing.T) {
+	const ipType = 0x0800
+	pod, host := newPod(t)
+	queue := pollable(t, join(t, pod, "eth0", 1).Queues...)[0]
+	wire := packetSocket(t, host, "veth0")
+	send := func(destination string) {
+		header := "\x45\x00\x00\x14" + "\x00\x00\x00\x00" + "\x40\x11\x00\x00" + "\x0a\x00\x02\x64" + destination
+		write(t, queue, append(make([]byte, vnetHeader), frame(ipType, header)...))
+	}
+	for _, refused := range []string{"\x7f\x00\x00\x01", "\x7f\x01\x02\x03", "\x00\x00\x00\x00"} {
+		send(refused)
+	}
+	// What was let through would arrive before this.
+	const allowed = "\x0a\x00\x02\x02"
+	send(allowed)
+	got := readFrame(t, wire, 0, ipType)
+	if destination := string(got[ethernetLen+16 : ethernetLen+20]); destination != allowed {
+		t.Errorf("a packet for %x came through", destination)
+	}
+}

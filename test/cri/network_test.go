@@ -253,22 +253,3 @@ func testNetworkNamespace(t *testing.T, n *node) {
 		t.Errorf("inside, eth0 is %s; on the node %s", mac, link.Attrs().HardwareAddr)
 	}
 }
-
-// testHostNetwork shares the node's network, which a machine cannot, wherever
-// it can: a pod must at least start and run, or be refused clearly.
-func testHostNetwork(t *testing.T, n *node) {
-	p, err := n.tryPod(t, func(c *runtimeapi.PodSandboxConfig) {
-		c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
-		c.Hostname = ""
-	})
-	if err != nil {
-		if n.cell.Runtime == harness.RuntimeHyper && strings.Contains(err.Error(), "host") && strings.Contains(err.Error(), "network") {
-			return
-		}
-		t.Fatal(err)
-	}
-	c := p.sleeper(t)
-	if sees := strings.Contains(c.exec(t, "ip", "link"), "cni0"); sees != (n.cell.Runtime == harness.RuntimeRunc) {
-		t.Errorf("it sees the node's bridge: %v", sees)
-	}
-}

@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/vishvananda/netlink"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hyperhq/hyper/test/harness"
 )
@@ -144,6 +146,49 @@ func testForwardedLoopback(t *testing.T, c *harness.Cell) {
 			t.Errorf("%s answers %q", nobody, got)
 		}
 	}
+}
+
+// testNetworkMetrics has the counters of a container's interface grow by what it
+// sends and gets.
+func testNetworkMetrics(t *testing.T, c *harness.Cell) {
+	_, ns := given(t)
+	task := c.Container(t, inNetwork(ns), harness.Sh("echo ready; exec sleep 100000")).Create(t, harness.IO{})
+	task.Start(t)
+	task.Expect(t, "ready\n")
+	before := interfaceMetrics(t, task, "eth7")
+	const packets, size = 10, 1000
+	if r := task.Shell(t, fmt.Sprintf("ping -c %d -s %d -i 0.1 -W 10 10.99.0.1", packets, size)); r.Status != 0 {
+		t.Fatalf("ping: %+v", r)
+	}
+	after := interfaceMetrics(t, task, "eth7")
+	for _, grown := range []struct {
+		name           string
+		packets, bytes uint64
+	}{
+		{"received", after.RxPackets - before.RxPackets, after.RxBytes - before.RxBytes},
+		{"sent", after.TxPackets - before.TxPackets, after.TxBytes - before.TxBytes},
+	} {
+		if grown.packets < packets || grown.packets > 10*packets || grown.bytes < packets*size || grown.bytes > 10*packets*size {
+			t.Errorf("%d packets of %d bytes were answered; %s: %d with %d bytes", packets, size, grown.name, grown.packets, grown.bytes)
+		}
+	}
+}
+
+// interfaceMetrics are the counters of an interface in a task's metrics.
+func interfaceMetrics(t *testing.T, task *harness.Task, name string) *stats.NetworkStat {
+	t.Helper()
+	metric, err := task.Metrics(t)
+	var m stats.Metrics
+	if err == nil {
+		err = proto.Unmarshal(metric.Data.GetValue(), &m)
+	}
+	if err != nil {
+		t.Fatalf("the task's metrics: %v", err)
+	}
+	if len(m.Network) != 1 || m.Network[0].Name != name {
+		t.Fatalf("the metrics are of the interfaces %v, not of %s alone", m.Network, name)
+	}
+	return m.Network[0]
 }
 
 // testTransfer sends through a card in each direction, and compares checksums.

@@ -108,6 +108,9 @@ func suite() []test {
 		{name: "network/given", run: testGivenNetwork},
 		{name: "network/later", run: testLaterNetwork},
 		{name: "network/transfer", run: testTransfer},
+		{name: "network/ctr run --cni", run: testCtrCNI},
+		{name: "network/attached by hooks", run: testHookCNI},
+		{name: "network/metrics", run: testNetworkMetrics, vm: true},
 		{name: "network/forwarded loopback", run: testForwardedLoopback},
 
 		{name: "config/broken parts", run: testBrokenParts, vm: true},

@@ -1,0 +1,90 @@
+package harness
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+
+	"os/exec"
+	"strings"
+)
+
+// Host stands for a host to the commands that run in it: it has a network of its
+// own and what it changes in /etc, /opt and /var/lib nobody else sees. Everything
+// else is the machine's, containerd too.
+type Host struct {
+	// NetNS is its network, in which at first nothing but a loopback is.
+	NetNS *NetNS
+	pid   int
+}
+
+// holdHost makes the directories' private copies, says so, and keeps them until
+// its standard input ends.
+const holdHost = `set -e
+mount --make-rprivate /
+mount -t tmpfs none /mnt
+for dir in /etc /opt /var/lib; do
+	mkdir -p /mnt/upper$dir /mnt/work$dir
+	mount -t overlay -o lowerdir=$dir,upperdir=/mnt/upper$dir,workdir=/mnt/work$dir none $dir
+done
+echo ready
+read -r _ || exit 0`
+
+// NewHost makes a host that goes with the test.
+func (c *Cell) NewHost(t T) *Host {
+	t.Helper()
+	h := &Host{NetNS: NewNetNS(t)}
+	cmd := h.NetNS.command(context.Background(), "unshare", "--mount", "sh", "-c", holdHost)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatalf("making a host: %v", err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatalf("making a host: %v", err)
+	}
+	var words strings.Builder
+	cmd.Stderr = &words
+	if err := c.reaper.Start(cmd); err != nil {
+		t.Fatalf("making a host: %v", err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		c.reaper.Wait(cmd)
+	})
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("making a host: %v: %s", err, words.String())
+	}
+	h.pid = cmd.Process.Pid
+	return h
+}
+
+// Shell runs a script in the host.
+func (h *Host) Shell(ctx context.Context, c *Cell, script string, args ...string) error {
+	var out strings.Builder
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-euc", script, "sh"}, args...)...)
+	h.Enter(cmd)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := c.reaper.Run(cmd); err != nil {
+		return fmt.Errorf("%s: %w: %s", script, err, out.String())
+	}
+	return nil
+}
+
+// Enter makes a command, which has not begun, one that runs in the host.
+func (h *Host) Enter(cmd *exec.Cmd) {
+	nsenter, err := exec.LookPath("nsenter")
+	if err != nil {
+		cmd.Err = err
+		return
+	}
+	of := fmt.Sprintf("/proc/%d/ns/", h.pid)
+	cmd.Args = append([]string{nsenter, "--mount=" + of + "mnt", "--net=" + of + "net", "--", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = nsenter
+}
+
+// command is a command that runs in the namespace.
+func (n *NetNS) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+	return cmd
+}
