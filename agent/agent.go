@@ -31,6 +31,8 @@ type Agent struct {
 	// may be forwarded to it at once.
 	network  *network
 	forwards chan struct{}
+	// relays are connections to sockets of the host.
+	relays *relays
 	// modules are being loaded, and settled is closed when the boot has ended,
 	// with settleErr.
 	modules   *modules
@@ -53,6 +55,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
 		forwards:   make(chan struct{}, maxForwards),
+		relays:     newRelays(hub),
 		settled:    make(chan struct{}),
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
@@ -199,7 +202,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
-	if err := c.create(spec, io, req.GetMounts()); err != nil {
+	if err := c.create(spec, io, a.relays, req); err != nil {
 		return nil, err
 	}
 	a.publish(c)

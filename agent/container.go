@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type container struct {
 	// Below: used with ops held only.
 	lc        *libcontainer.Container
 	mounts    []string // made for the container, in order
+	sockets   *sockets // of the host, for which its mounts listen
 	resources *specs.LinuxResources
 	paused    bool
 	gone      bool
@@ -71,14 +73,17 @@ func (c *container) release() { <-c.ops }
 
 // create makes the container and its init, which then waits to be started.
 // Nothing is left behind when it fails.
-func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount) (err error) {
+func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *agentv1.CreateContainerRequest) (err error) {
 	defer func() {
 		if err != nil {
 			io.close()
 			err = errors.Join(err, c.destroy())
 		}
 	}()
-	if c.mounts, err = mountAll(mounts); err != nil {
+	if c.mounts, err = mountAll(req.GetMounts()); err != nil {
+		return err
+	}
+	if c.sockets, err = listenAll(relays, c.id, req.GetSockets()); err != nil {
 		return err
 	}
 	config, err := containerConfig(c.id, spec)
@@ -162,10 +167,14 @@ func (c *container) destroy() error {
 		}
 		c.lc = nil
 	}
+	c.sockets.close()
 	if err := unmountAll(c.mounts); err != nil {
 		return err
 	}
 	c.mounts = nil
+	if err := os.RemoveAll(filepath.Join(volumesDir, c.id)); err != nil {
+		return fmt.Errorf("removing the volumes of container %s: %w", c.id, err)
+	}
 	return nil
 }
 

@@ -171,6 +171,14 @@ func (s *service) Pids(_ context.Context, req *agentv1.ContainerRef) (*agentv1.P
 	return &agentv1.PidsResponse{Processes: processes}, err
 }
 
+func (s *service) ChangeVolume(ctx context.Context, req *agentv1.ChangeVolumeRequest) (*agentv1.ChangeVolumeResponse, error) {
+	c, err := s.agent.container(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	return &agentv1.ChangeVolumeResponse{}, c.changeVolume(ctx, req)
+}
+
 func (s *service) Events(ctx context.Context, _ *agentv1.EventsRequest, stream agentv1.Agent_EventsServer) error {
 	return toStatus(s.agent.events.forward(ctx, stream.Send))
 }

@@ -52,9 +52,9 @@ func (p *Plan) planSHM(at Placement, m *specs.Mount) {
 
 func (p *Plan) planBind(at Placement, i int) {
 	m := &p.Guest.Mounts[i]
-	source := m.Source
-	if !path.IsAbs(source) {
-		source = path.Join(at.Bundle, source)
+	source := bindSource(at.Bundle, *m)
+	if p.planVolume(at, i, source) {
+		return
 	}
 	options := []string{"bind"}
 	if slices.Contains(m.Options, "rbind") {

@@ -18,6 +18,9 @@ type Plan struct {
 	// Mounts are made on the host below the container's directory in the share,
 	// in this order.
 	Mounts []HostMount
+	// Sockets and Copies are binds that the share cannot carry. The agent makes
+	// them in the guest, below Placement.GuestVolumes.
+	Sockets, Copies []Volume
 	// Hooks run on the host.
 	Hooks HostHooks
 	// Pod is what the machine itself is to be, of the container that brings it.
@@ -43,6 +46,12 @@ type HostMount struct {
 	Private bool
 }
 
+// Volume is what a bind names on the host, and the path at which the guest has
+// what stands for it.
+type Volume struct {
+	Source, Target string
+}
+
 // HostHooks are the OCI hooks that run in the runtime's namespace: on the host.
 type HostHooks struct {
 	// Created run once the sandbox's process exists and before the container's.
@@ -61,6 +70,11 @@ type Placement struct {
 	Bundle string
 	// GuestDir is where the guest sees the container's directory of the share.
 	GuestDir string
+	// GuestVolumes is where the guest has what the agent makes for the container.
+	GuestVolumes string
+	// Sources says what the binds' sources are. It may lack those that are
+	// nothing special.
+	Sources map[string]SourceKind
 	// Role is the container's in its sandbox, whose id is Sandbox.
 	Role    Role
 	Sandbox string

@@ -29,6 +29,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type VolumeChange_Kind int32
+
+const (
+	VolumeChange_KIND_UNSPECIFIED VolumeChange_Kind = 0
+	VolumeChange_DIRECTORY        VolumeChange_Kind = 1 // make path, or give it these attributes
+	VolumeChange_FILE             VolumeChange_Kind = 2 // write data at offset; at offset 0 to a file made anew
+	VolumeChange_LINK             VolumeChange_Kind = 3 // make path a symbolic link to target
+	VolumeChange_RENAME           VolumeChange_Kind = 4 // rename path to target, also over what is there
+	VolumeChange_REMOVE           VolumeChange_Kind = 5 // remove path and all below it
+)
+
+// Enum value maps for VolumeChange_Kind.
+var (
+	VolumeChange_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "DIRECTORY",
+		2: "FILE",
+		3: "LINK",
+		4: "RENAME",
+		5: "REMOVE",
+	}
+	VolumeChange_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"DIRECTORY":        1,
+		"FILE":             2,
+		"LINK":             3,
+		"RENAME":           4,
+		"REMOVE":           5,
+	}
+)
+
+func (x VolumeChange_Kind) Enum() *VolumeChange_Kind {
+	p := new(VolumeChange_Kind)
+	*p = x
+	return p
+}
+
+func (x VolumeChange_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VolumeChange_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_hyper_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (VolumeChange_Kind) Type() protoreflect.EnumType {
+	return &file_hyper_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x VolumeChange_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VolumeChange_Kind.Descriptor instead.
+func (VolumeChange_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33, 0}
+}
+
 // A mount that the agent makes in the guest's own mount namespace.
 type Mount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -397,9 +455,10 @@ type CreateContainerRequest struct {
 	// namespace may be "container:" and the id of a container: that of its init,
 	// which must live (else FAILED_PRECONDITION). When the container that brought
 	// the namespace dies, so do all processes in it.
-	Spec          []byte   `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Streams       *Streams `protobuf:"bytes,3,opt,name=streams,proto3" json:"streams,omitempty"`
-	Mounts        []*Mount `protobuf:"bytes,4,rep,name=mounts,proto3" json:"mounts,omitempty"` // made before the container, gone with it
+	Spec          []byte    `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Streams       *Streams  `protobuf:"bytes,3,opt,name=streams,proto3" json:"streams,omitempty"`
+	Mounts        []*Mount  `protobuf:"bytes,4,rep,name=mounts,proto3" json:"mounts,omitempty"`   // made before the container, gone with it
+	Sockets       []*Socket `protobuf:"bytes,5,rep,name=sockets,proto3" json:"sockets,omitempty"` // the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +521,91 @@ func (x *CreateContainerRequest) GetMounts() []*Mount {
 	return nil
 }
 
+func (x *CreateContainerRequest) GetSockets() []*Socket {
+	if x != nil {
+		return x.Sockets
+	}
+	return nil
+}
+
+// A unix socket of the host, for which the agent listens in the guest. Of each
+// connection it tells by an event.
+type Socket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`     // chosen by the host, not 0
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`  // below /run/hyper/volumes/<container_id>
+	Mode          uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"` // permission bits
+	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Socket) Reset() {
+	*x = Socket{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Socket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Socket) ProtoMessage() {}
+
+func (x *Socket) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Socket.ProtoReflect.Descriptor instead.
+func (*Socket) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Socket) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Socket) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Socket) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Socket) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Socket) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
 type CreateContainerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"` // in the guest's root PID namespace
@@ -471,7 +615,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +627,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +640,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -518,7 +662,7 @@ type CreateProcessRequest struct {
 
 func (x *CreateProcessRequest) Reset() {
 	*x = CreateProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +674,7 @@ func (x *CreateProcessRequest) String() string {
 func (*CreateProcessRequest) ProtoMessage() {}
 
 func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +687,7 @@ func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessRequest.ProtoReflect.Descriptor instead.
 func (*CreateProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateProcessRequest) GetContainerId() string {
@@ -582,7 +726,7 @@ type CreateProcessResponse struct {
 
 func (x *CreateProcessResponse) Reset() {
 	*x = CreateProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +738,7 @@ func (x *CreateProcessResponse) String() string {
 func (*CreateProcessResponse) ProtoMessage() {}
 
 func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +751,7 @@ func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessResponse.ProtoReflect.Descriptor instead.
 func (*CreateProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 // ProcessRef names a process: a container's init where exec_id is empty.
@@ -621,7 +765,7 @@ type ProcessRef struct {
 
 func (x *ProcessRef) Reset() {
 	*x = ProcessRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +777,7 @@ func (x *ProcessRef) String() string {
 func (*ProcessRef) ProtoMessage() {}
 
 func (x *ProcessRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +790,7 @@ func (x *ProcessRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRef.ProtoReflect.Descriptor instead.
 func (*ProcessRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProcessRef) GetContainerId() string {
@@ -672,7 +816,7 @@ type ContainerRef struct {
 
 func (x *ContainerRef) Reset() {
 	*x = ContainerRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +828,7 @@ func (x *ContainerRef) String() string {
 func (*ContainerRef) ProtoMessage() {}
 
 func (x *ContainerRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +841,7 @@ func (x *ContainerRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
 func (*ContainerRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ContainerRef) GetContainerId() string {
@@ -716,7 +860,7 @@ type StartProcessResponse struct {
 
 func (x *StartProcessResponse) Reset() {
 	*x = StartProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +872,7 @@ func (x *StartProcessResponse) String() string {
 func (*StartProcessResponse) ProtoMessage() {}
 
 func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +885,7 @@ func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessResponse.ProtoReflect.Descriptor instead.
 func (*StartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartProcessResponse) GetPid() uint32 {
@@ -767,7 +911,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +923,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +936,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Exit) GetStatus() uint32 {
@@ -842,7 +986,7 @@ type SignalProcessRequest struct {
 
 func (x *SignalProcessRequest) Reset() {
 	*x = SignalProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +998,7 @@ func (x *SignalProcessRequest) String() string {
 func (*SignalProcessRequest) ProtoMessage() {}
 
 func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1011,7 @@ func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessRequest.ProtoReflect.Descriptor instead.
 func (*SignalProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignalProcessRequest) GetContainerId() string {
@@ -906,7 +1050,7 @@ type SignalProcessResponse struct {
 
 func (x *SignalProcessResponse) Reset() {
 	*x = SignalProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1062,7 @@ func (x *SignalProcessResponse) String() string {
 func (*SignalProcessResponse) ProtoMessage() {}
 
 func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1075,7 @@ func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessResponse.ProtoReflect.Descriptor instead.
 func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type ResizeTerminalRequest struct {
@@ -946,7 +1090,7 @@ type ResizeTerminalRequest struct {
 
 func (x *ResizeTerminalRequest) Reset() {
 	*x = ResizeTerminalRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1102,7 @@ func (x *ResizeTerminalRequest) String() string {
 func (*ResizeTerminalRequest) ProtoMessage() {}
 
 func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1115,7 @@ func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResizeTerminalRequest) GetContainerId() string {
@@ -1010,7 +1154,7 @@ type ResizeTerminalResponse struct {
 
 func (x *ResizeTerminalResponse) Reset() {
 	*x = ResizeTerminalResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1166,7 @@ func (x *ResizeTerminalResponse) String() string {
 func (*ResizeTerminalResponse) ProtoMessage() {}
 
 func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1179,7 @@ func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 type DeleteProcessResponse struct {
@@ -1046,7 +1190,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1202,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1215,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 type PauseContainerResponse struct {
@@ -1082,7 +1226,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1238,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1251,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ResumeContainerResponse struct {
@@ -1118,7 +1262,7 @@ type ResumeContainerResponse struct {
 
 func (x *ResumeContainerResponse) Reset() {
 	*x = ResumeContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1274,7 @@ func (x *ResumeContainerResponse) String() string {
 func (*ResumeContainerResponse) ProtoMessage() {}
 
 func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1287,7 @@ func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type UpdateContainerRequest struct {
@@ -1156,7 +1300,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1312,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1325,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateContainerRequest) GetContainerId() string {
@@ -1206,7 +1350,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1362,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1375,7 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type StatsResponse struct {
@@ -1244,7 +1388,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1400,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1413,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatsResponse) GetMetrics() []byte {
@@ -1288,7 +1432,7 @@ type PidsResponse struct {
 
 func (x *PidsResponse) Reset() {
 	*x = PidsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1444,7 @@ func (x *PidsResponse) String() string {
 func (*PidsResponse) ProtoMessage() {}
 
 func (x *PidsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1457,7 @@ func (x *PidsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsResponse.ProtoReflect.Descriptor instead.
 func (*PidsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PidsResponse) GetProcesses() []*Process {
@@ -1333,7 +1477,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1489,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1502,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1386,7 +1530,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1542,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1555,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetNetworkRequest) GetInterfaces() []*Interface {
@@ -1443,7 +1587,7 @@ type SetNetworkResponse struct {
 
 func (x *SetNetworkResponse) Reset() {
 	*x = SetNetworkResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1599,7 @@ func (x *SetNetworkResponse) String() string {
 func (*SetNetworkResponse) ProtoMessage() {}
 
 func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1612,7 @@ func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
 func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 type Interface struct {
@@ -1483,7 +1627,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1639,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1652,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Interface) GetMac() string {
@@ -1554,7 +1698,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1710,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1723,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Route) GetDestination() string {
@@ -1642,7 +1786,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1798,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1811,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Neighbour) GetAddress() string {
@@ -1691,6 +1835,212 @@ func (x *Neighbour) GetInterface() string {
 	return ""
 }
 
+type ChangeVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // of a tmpfs among the container's mounts
+	Changes       []*VolumeChange        `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeVolumeRequest) Reset() {
+	*x = ChangeVolumeRequest{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeVolumeRequest) ProtoMessage() {}
+
+func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ChangeVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ChangeVolumeRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *ChangeVolumeRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *ChangeVolumeRequest) GetChanges() []*VolumeChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type ChangeVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeVolumeResponse) Reset() {
+	*x = ChangeVolumeResponse{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeVolumeResponse) ProtoMessage() {}
+
+func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeVolumeResponse.ProtoReflect.Descriptor instead.
+func (*ChangeVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+// VolumeChange is one change. Its paths are relative to the volume's root, which
+// is ".", and lead through no symbolic link out of it.
+type VolumeChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          VolumeChange_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=hyper.agent.v1.VolumeChange_Kind" json:"kind,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Offset        int64                  `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
+	Mode          uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"` // permission bits, with set-user-id, set-group-id and sticky
+	Uid           uint32                 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,8,opt,name=gid,proto3" json:"gid,omitempty"`
+	Modified      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=modified,proto3" json:"modified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeChange) Reset() {
+	*x = VolumeChange{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeChange) ProtoMessage() {}
+
+func (x *VolumeChange) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeChange.ProtoReflect.Descriptor instead.
+func (*VolumeChange) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *VolumeChange) GetKind() VolumeChange_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return VolumeChange_KIND_UNSPECIFIED
+}
+
+func (x *VolumeChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *VolumeChange) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *VolumeChange) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *VolumeChange) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *VolumeChange) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *VolumeChange) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *VolumeChange) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *VolumeChange) GetModified() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Modified
+	}
+	return nil
+}
+
 type EventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1699,7 +2049,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +2061,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +2074,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 type Event struct {
@@ -1732,6 +2082,7 @@ type Event struct {
 	// Types that are valid to be assigned to Event:
 	//
 	//	*Event_Oom
+	//	*Event_Connection
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1739,7 +2090,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +2102,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +2115,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -1783,6 +2134,15 @@ func (x *Event) GetOom() *OOM {
 	return nil
 }
 
+func (x *Event) GetConnection() *Connection {
+	if x != nil {
+		if x, ok := x.Event.(*Event_Connection); ok {
+			return x.Connection
+		}
+	}
+	return nil
+}
+
 type isEvent_Event interface {
 	isEvent_Event()
 }
@@ -1791,7 +2151,67 @@ type Event_Oom struct {
 	Oom *OOM `protobuf:"bytes,1,opt,name=oom,proto3,oneof"`
 }
 
+type Event_Connection struct {
+	Connection *Connection `protobuf:"bytes,2,opt,name=connection,proto3,oneof"`
+}
+
 func (*Event_Oom) isEvent_Event() {}
+
+func (*Event_Connection) isEvent_Event() {}
+
+// A connection to a Socket waits, ten seconds at most, for the host to open a
+// stream for it.
+type Connection struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SocketId      uint64                 `protobuf:"varint,1,opt,name=socket_id,json=socketId,proto3" json:"socket_id,omitempty"`
+	ConnectionId  uint64                 `protobuf:"varint,2,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"` // chosen by the guest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connection) Reset() {
+	*x = Connection{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connection) ProtoMessage() {}
+
+func (x *Connection) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connection.ProtoReflect.Descriptor instead.
+func (*Connection) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Connection) GetSocketId() uint64 {
+	if x != nil {
+		return x.SocketId
+	}
+	return 0
+}
+
+func (x *Connection) GetConnectionId() uint64 {
+	if x != nil {
+		return x.ConnectionId
+	}
+	return 0
+}
 
 type OOM struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1802,7 +2222,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +2234,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2247,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -1870,12 +2290,19 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x06stdout\x18\x03 \x01(\x04R\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x04 \x01(\x04R\x06stderr\x12\x14\n" +
 	"\x05width\x18\x05 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x06 \x01(\rR\x06height\"\xb1\x01\n" +
+	"\x06height\x18\x06 \x01(\rR\x06height\"\xe3\x01\n" +
 	"\x16CreateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
 	"\astreams\x18\x03 \x01(\v2\x17.hyper.agent.v1.StreamsR\astreams\x12-\n" +
-	"\x06mounts\x18\x04 \x03(\v2\x15.hyper.agent.v1.MountR\x06mounts\"+\n" +
+	"\x06mounts\x18\x04 \x03(\v2\x15.hyper.agent.v1.MountR\x06mounts\x120\n" +
+	"\asockets\x18\x05 \x03(\v2\x16.hyper.agent.v1.SocketR\asockets\"d\n" +
+	"\x06Socket\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x01(\rR\x03gid\"+\n" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"\x9f\x01\n" +
 	"\x14CreateProcessRequest\x12!\n" +
@@ -1950,13 +2377,45 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\tNeighbour\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
-	"\tinterface\x18\x03 \x01(\tR\tinterface\"\x0f\n" +
-	"\rEventsRequest\"9\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\"\x88\x01\n" +
+	"\x13ChangeVolumeRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x126\n" +
+	"\achanges\x18\x03 \x03(\v2\x1c.hyper.agent.v1.VolumeChangeR\achanges\"\x16\n" +
+	"\x14ChangeVolumeResponse\"\xe6\x02\n" +
+	"\fVolumeChange\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.hyper.agent.v1.VolumeChange.KindR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\a \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\b \x01(\rR\x03gid\x126\n" +
+	"\bmodified\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bmodified\"W\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tDIRECTORY\x10\x01\x12\b\n" +
+	"\x04FILE\x10\x02\x12\b\n" +
+	"\x04LINK\x10\x03\x12\n" +
+	"\n" +
+	"\x06RENAME\x10\x04\x12\n" +
+	"\n" +
+	"\x06REMOVE\x10\x05\"\x0f\n" +
+	"\rEventsRequest\"w\n" +
 	"\x05Event\x12'\n" +
-	"\x03oom\x18\x01 \x01(\v2\x13.hyper.agent.v1.OOMH\x00R\x03oomB\a\n" +
-	"\x05event\"(\n" +
+	"\x03oom\x18\x01 \x01(\v2\x13.hyper.agent.v1.OOMH\x00R\x03oom\x12<\n" +
+	"\n" +
+	"connection\x18\x02 \x01(\v2\x1a.hyper.agent.v1.ConnectionH\x00R\n" +
+	"connectionB\a\n" +
+	"\x05event\"N\n" +
+	"\n" +
+	"Connection\x12\x1b\n" +
+	"\tsocket_id\x18\x01 \x01(\x04R\bsocketId\x12#\n" +
+	"\rconnection_id\x18\x02 \x01(\x04R\fconnectionId\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xf8\t\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xd3\n" +
+	"\n" +
 	"\x05Agent\x12P\n" +
 	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12b\n" +
 	"\x0fCreateContainer\x12&.hyper.agent.v1.CreateContainerRequest\x1a'.hyper.agent.v1.CreateContainerResponse\x12\\\n" +
@@ -1972,7 +2431,8 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x05Stats\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1d.hyper.agent.v1.StatsResponse\x12B\n" +
 	"\x04Pids\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1c.hyper.agent.v1.PidsResponse\x12S\n" +
 	"\n" +
-	"SetNetwork\x12!.hyper.agent.v1.SetNetworkRequest\x1a\".hyper.agent.v1.SetNetworkResponse\x12@\n" +
+	"SetNetwork\x12!.hyper.agent.v1.SetNetworkRequest\x1a\".hyper.agent.v1.SetNetworkResponse\x12Y\n" +
+	"\fChangeVolume\x12#.hyper.agent.v1.ChangeVolumeRequest\x1a$.hyper.agent.v1.ChangeVolumeResponse\x12@\n" +
 	"\x06Events\x12\x1d.hyper.agent.v1.EventsRequest\x1a\x15.hyper.agent.v1.Event0\x01B7Z5github.com/hyperhq/hyper/proto/hyper/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -1987,93 +2447,107 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_hyper_agent_v1_agent_proto_rawDescData
 }
 
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_hyper_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
-	(*Mount)(nil),                   // 0: hyper.agent.v1.Mount
-	(*ConfigureRequest)(nil),        // 1: hyper.agent.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),       // 2: hyper.agent.v1.ConfigureResponse
-	(*Phase)(nil),                   // 3: hyper.agent.v1.Phase
-	(*Streams)(nil),                 // 4: hyper.agent.v1.Streams
-	(*CreateContainerRequest)(nil),  // 5: hyper.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil), // 6: hyper.agent.v1.CreateContainerResponse
-	(*CreateProcessRequest)(nil),    // 7: hyper.agent.v1.CreateProcessRequest
-	(*CreateProcessResponse)(nil),   // 8: hyper.agent.v1.CreateProcessResponse
-	(*ProcessRef)(nil),              // 9: hyper.agent.v1.ProcessRef
-	(*ContainerRef)(nil),            // 10: hyper.agent.v1.ContainerRef
-	(*StartProcessResponse)(nil),    // 11: hyper.agent.v1.StartProcessResponse
-	(*Exit)(nil),                    // 12: hyper.agent.v1.Exit
-	(*SignalProcessRequest)(nil),    // 13: hyper.agent.v1.SignalProcessRequest
-	(*SignalProcessResponse)(nil),   // 14: hyper.agent.v1.SignalProcessResponse
-	(*ResizeTerminalRequest)(nil),   // 15: hyper.agent.v1.ResizeTerminalRequest
-	(*ResizeTerminalResponse)(nil),  // 16: hyper.agent.v1.ResizeTerminalResponse
-	(*DeleteProcessResponse)(nil),   // 17: hyper.agent.v1.DeleteProcessResponse
-	(*PauseContainerResponse)(nil),  // 18: hyper.agent.v1.PauseContainerResponse
-	(*ResumeContainerResponse)(nil), // 19: hyper.agent.v1.ResumeContainerResponse
-	(*UpdateContainerRequest)(nil),  // 20: hyper.agent.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil), // 21: hyper.agent.v1.UpdateContainerResponse
-	(*StatsResponse)(nil),           // 22: hyper.agent.v1.StatsResponse
-	(*PidsResponse)(nil),            // 23: hyper.agent.v1.PidsResponse
-	(*Process)(nil),                 // 24: hyper.agent.v1.Process
-	(*SetNetworkRequest)(nil),       // 25: hyper.agent.v1.SetNetworkRequest
-	(*SetNetworkResponse)(nil),      // 26: hyper.agent.v1.SetNetworkResponse
-	(*Interface)(nil),               // 27: hyper.agent.v1.Interface
-	(*Route)(nil),                   // 28: hyper.agent.v1.Route
-	(*Neighbour)(nil),               // 29: hyper.agent.v1.Neighbour
-	(*EventsRequest)(nil),           // 30: hyper.agent.v1.EventsRequest
-	(*Event)(nil),                   // 31: hyper.agent.v1.Event
-	(*OOM)(nil),                     // 32: hyper.agent.v1.OOM
-	nil,                             // 33: hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(VolumeChange_Kind)(0),          // 0: hyper.agent.v1.VolumeChange.Kind
+	(*Mount)(nil),                   // 1: hyper.agent.v1.Mount
+	(*ConfigureRequest)(nil),        // 2: hyper.agent.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),       // 3: hyper.agent.v1.ConfigureResponse
+	(*Phase)(nil),                   // 4: hyper.agent.v1.Phase
+	(*Streams)(nil),                 // 5: hyper.agent.v1.Streams
+	(*CreateContainerRequest)(nil),  // 6: hyper.agent.v1.CreateContainerRequest
+	(*Socket)(nil),                  // 7: hyper.agent.v1.Socket
+	(*CreateContainerResponse)(nil), // 8: hyper.agent.v1.CreateContainerResponse
+	(*CreateProcessRequest)(nil),    // 9: hyper.agent.v1.CreateProcessRequest
+	(*CreateProcessResponse)(nil),   // 10: hyper.agent.v1.CreateProcessResponse
+	(*ProcessRef)(nil),              // 11: hyper.agent.v1.ProcessRef
+	(*ContainerRef)(nil),            // 12: hyper.agent.v1.ContainerRef
+	(*StartProcessResponse)(nil),    // 13: hyper.agent.v1.StartProcessResponse
+	(*Exit)(nil),                    // 14: hyper.agent.v1.Exit
+	(*SignalProcessRequest)(nil),    // 15: hyper.agent.v1.SignalProcessRequest
+	(*SignalProcessResponse)(nil),   // 16: hyper.agent.v1.SignalProcessResponse
+	(*ResizeTerminalRequest)(nil),   // 17: hyper.agent.v1.ResizeTerminalRequest
+	(*ResizeTerminalResponse)(nil),  // 18: hyper.agent.v1.ResizeTerminalResponse
+	(*DeleteProcessResponse)(nil),   // 19: hyper.agent.v1.DeleteProcessResponse
+	(*PauseContainerResponse)(nil),  // 20: hyper.agent.v1.PauseContainerResponse
+	(*ResumeContainerResponse)(nil), // 21: hyper.agent.v1.ResumeContainerResponse
+	(*UpdateContainerRequest)(nil),  // 22: hyper.agent.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil), // 23: hyper.agent.v1.UpdateContainerResponse
+	(*StatsResponse)(nil),           // 24: hyper.agent.v1.StatsResponse
+	(*PidsResponse)(nil),            // 25: hyper.agent.v1.PidsResponse
+	(*Process)(nil),                 // 26: hyper.agent.v1.Process
+	(*SetNetworkRequest)(nil),       // 27: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil),      // 28: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),               // 29: hyper.agent.v1.Interface
+	(*Route)(nil),                   // 30: hyper.agent.v1.Route
+	(*Neighbour)(nil),               // 31: hyper.agent.v1.Neighbour
+	(*ChangeVolumeRequest)(nil),     // 32: hyper.agent.v1.ChangeVolumeRequest
+	(*ChangeVolumeResponse)(nil),    // 33: hyper.agent.v1.ChangeVolumeResponse
+	(*VolumeChange)(nil),            // 34: hyper.agent.v1.VolumeChange
+	(*EventsRequest)(nil),           // 35: hyper.agent.v1.EventsRequest
+	(*Event)(nil),                   // 36: hyper.agent.v1.Event
+	(*Connection)(nil),              // 37: hyper.agent.v1.Connection
+	(*OOM)(nil),                     // 38: hyper.agent.v1.OOM
+	nil,                             // 39: hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	34, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
-	0,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
-	33, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	3,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
-	4,  // 4: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
-	0,  // 5: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
-	4,  // 6: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	34, // 7: hyper.agent.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
-	24, // 8: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	27, // 9: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	28, // 10: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	29, // 11: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	32, // 12: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	1,  // 13: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	5,  // 14: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	7,  // 15: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	9,  // 16: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	9,  // 17: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	13, // 18: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	15, // 19: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	9,  // 20: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	10, // 21: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	10, // 22: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	20, // 23: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	10, // 24: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	10, // 25: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	25, // 26: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	30, // 27: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	2,  // 28: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	6,  // 29: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	8,  // 30: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	11, // 31: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	12, // 32: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	14, // 33: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	16, // 34: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	17, // 35: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	18, // 36: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	19, // 37: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	21, // 38: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	22, // 39: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	23, // 40: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	26, // 41: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	31, // 42: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	28, // [28:43] is the sub-list for method output_type
-	13, // [13:28] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	40, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	1,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
+	39, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	4,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
+	5,  // 4: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
+	1,  // 5: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
+	7,  // 6: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
+	5,  // 7: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
+	40, // 8: hyper.agent.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
+	26, // 9: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	29, // 10: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	30, // 11: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	31, // 12: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	34, // 13: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
+	0,  // 14: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
+	40, // 15: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
+	38, // 16: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	37, // 17: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
+	2,  // 18: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	6,  // 19: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	9,  // 20: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	11, // 21: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	11, // 22: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	15, // 23: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	17, // 24: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	11, // 25: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	12, // 26: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	12, // 27: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	22, // 28: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	12, // 29: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	12, // 30: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	27, // 31: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	32, // 32: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
+	35, // 33: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	3,  // 34: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	8,  // 35: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	10, // 36: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	13, // 37: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	14, // 38: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	16, // 39: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	18, // 40: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	19, // 41: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	20, // 42: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	21, // 43: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	23, // 44: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	24, // 45: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	25, // 46: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	28, // 47: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	33, // 48: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
+	36, // 49: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	34, // [34:50] is the sub-list for method output_type
+	18, // [18:34] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
@@ -2081,21 +2555,23 @@ func file_hyper_agent_v1_agent_proto_init() {
 	if File_hyper_agent_v1_agent_proto != nil {
 		return
 	}
-	file_hyper_agent_v1_agent_proto_msgTypes[31].OneofWrappers = []any{
+	file_hyper_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{
 		(*Event_Oom)(nil),
+		(*Event_Connection)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   34,
+			NumEnums:      1,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_hyper_agent_v1_agent_proto_goTypes,
 		DependencyIndexes: file_hyper_agent_v1_agent_proto_depIdxs,
+		EnumInfos:         file_hyper_agent_v1_agent_proto_enumTypes,
 		MessageInfos:      file_hyper_agent_v1_agent_proto_msgTypes,
 	}.Build()
 	File_hyper_agent_v1_agent_proto = out.File

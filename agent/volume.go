@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+)
+
+// changeVolume makes changes below a tmpfs that was mounted for the container.
+// The container's processes may change it at the same time: no path is followed
+// out of it.
+func (c *container) changeVolume(ctx context.Context, req *agentv1.ChangeVolumeRequest) error {
+	if err := c.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.release()
+	if !slices.Contains(c.mounts, req.GetTarget()) {
+		return fmt.Errorf("volume %q of container %s: %w", req.GetTarget(), c.id, errdefs.ErrNotFound)
+	}
+	root, err := os.OpenRoot(req.GetTarget())
+	if err != nil {
+		return fmt.Errorf("opening volume %s: %w", req.GetTarget(), err)
+	}
+	defer root.Close()
+	for _, change := range req.GetChanges() {
+		if err := changeOne(root, change); err != nil {
+			return fmt.Errorf("volume %s: %w", req.GetTarget(), err)
+		}
+	}
+	return nil
+}
+
+func changeOne(root *os.Root, c *agentv1.VolumeChange) error {
+	if !filepath.IsLocal(c.GetPath()) {
+		return fmt.Errorf("path %q leads out of the volume: %w", c.GetPath(), errdefs.ErrInvalidArgument)
+	}
+	switch c.GetKind() {
+	case agentv1.VolumeChange_DIRECTORY:
+		if err := root.Mkdir(c.GetPath(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return setAttributes(root, c)
+	case agentv1.VolumeChange_FILE:
+		if err := writeAt(root, c); err != nil {
+			return err
+		}
+		return setAttributes(root, c)
+	case agentv1.VolumeChange_LINK:
+		if err := root.Symlink(c.GetTarget(), c.GetPath()); err != nil {
+			return err
+		}
+		return root.Lchown(c.GetPath(), int(c.GetUid()), int(c.GetGid()))
+	case agentv1.VolumeChange_RENAME:
+		if !filepath.IsLocal(c.GetTarget()) {
+			return fmt.Errorf("path %q leads out of the volume: %w", c.GetTarget(), errdefs.ErrInvalidArgument)
+		}
+		return root.Rename(c.GetPath(), c.GetTarget())
+	case agentv1.VolumeChange_REMOVE:
+		return root.RemoveAll(c.GetPath())
+	}
+	return fmt.Errorf("unknown kind of change %d: %w", c.GetKind(), errdefs.ErrInvalidArgument)
+}
+
+// writeAt writes a part of a file. The first part makes the file.
+func writeAt(root *os.Root, c *agentv1.VolumeChange) error {
+	flags := os.O_WRONLY
+	if c.GetOffset() == 0 {
+		flags |= os.O_CREATE | os.O_EXCL
+	}
+	f, err := root.OpenFile(c.GetPath(), flags, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(c.GetData(), c.GetOffset())
+	return errors.Join(err, f.Close())
+}
+
+func setAttributes(root *os.Root, c *agentv1.VolumeChange) error {
+	// In this order: a change of owner clears bits of the mode.
+	if err := root.Chown(c.GetPath(), int(c.GetUid()), int(c.GetGid())); err != nil {
+		return err
+	}
+	if err := root.Chmod(c.GetPath(), fileMode(c.GetMode())); err != nil {
+		return err
+	}
+	if m := c.GetModified(); m.IsValid() {
+		return root.Chtimes(c.GetPath(), m.AsTime(), m.AsTime())
+	}
+	return nil
+}
+
+// fileMode translates the bits of chmod(2).
+func fileMode(bits uint32) fs.FileMode {
+	mode := fs.FileMode(bits & 0o777)
+	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if bits&bit != 0 {
+			mode |= flag
+		}
+	}
+	return mode
+}
