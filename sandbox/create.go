@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path"
 	"path/filepath"
 
 	"github.com/containerd/containerd/api/types"
@@ -67,6 +68,7 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 		bundle:  o.Bundle,
 		sandbox: s,
 		spec:    spec,
+		sources: inspectSources(spec, o.Bundle),
 		log:     s.log.WithField("container", o.ID),
 		execs:   make(map[string]*Process),
 	}
@@ -86,6 +88,9 @@ func (c *Container) makePlan(first bool) error {
 		Sandbox:  c.sandbox.opts.ID,
 		First:    first,
 		GuestSHM: guestSHM,
+
+		GuestVolumes: path.Join(guestVolumes, c.id),
+		Sources:      c.sources,
 	})
 	if err != nil {
 		return err
@@ -127,12 +132,25 @@ func (c *Container) makeFiles(rootfs []*types.Mount) error {
 		return err
 	}
 	if err := c.sandbox.share.add(c.id, c.plan.Mounts); err != nil {
-		if undo := unmountRootfs(target); undo != nil {
+		c.undoRootfs(target)
+		return err
+	}
+	var err error
+	c.sockets, c.socketMessages, err = c.sandbox.sockets.add(c.deleting, c.plan.Sockets)
+	if err != nil {
+		if undo := c.sandbox.share.drop(c.id); undo != nil {
 			c.log.WithError(undo).Error("undoing a container's mounts")
 		}
+		c.undoRootfs(target)
 		return err
 	}
 	return nil
+}
+
+func (c *Container) undoRootfs(target string) {
+	if err := unmountRootfs(target); err != nil {
+		c.log.WithError(err).Error("undoing a container's mounts")
+	}
 }
 
 // hooksOnCreate runs the hooks that need the sandbox's process, as soon as it is
@@ -163,7 +181,12 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 	if err != nil {
 		return err
 	}
-	request := &agentv1.CreateContainerRequest{ContainerId: c.id, Spec: spec, Streams: c.init.streams.request(stdio, c.plan.Guest.Process)}
+	request := &agentv1.CreateContainerRequest{
+		ContainerId: c.id,
+		Spec:        spec,
+		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
+		Sockets:     c.socketMessages,
+	}
 	if err := agent.createContainer(ctx, request); err != nil {
 		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}

@@ -40,7 +40,9 @@ type Sandbox struct {
 	opts  Options
 	log   *log.Entry
 	share *share
-	oom   chan string
+	// sockets are those of the host that containers have.
+	sockets hostSockets
+	oom     chan string
 
 	// life ends with Stop; tasks are the goroutines that end with it.
 	life       context.Context
@@ -86,6 +88,7 @@ func New(o Options) (*Sandbox, error) {
 		opts:       o,
 		log:        log.L.WithField("sandbox", o.ID),
 		share:      share,
+		sockets:    hostSockets{byID: make(map[uint64]*hostSocket)},
 		oom:        make(chan string, 64),
 		life:       life,
 		endLife:    end,
