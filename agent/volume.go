@@ -54,6 +54,9 @@ func changeOne(root *os.Root, c *agentv1.VolumeChange) error {
 		}
 		return setAttributes(root, c)
 	case agentv1.VolumeChange_LINK:
+		if err := makeRoom(root, c.GetPath()); err != nil {
+			return err
+		}
 		if err := root.Symlink(c.GetTarget(), c.GetPath()); err != nil {
 			return err
 		}
@@ -69,10 +72,21 @@ func changeOne(root *os.Root, c *agentv1.VolumeChange) error {
 	return fmt.Errorf("unknown kind of change %d: %w", c.GetKind(), errdefs.ErrInvalidArgument)
 }
 
+// makeRoom removes what has a name, which may be of a call that failed.
+func makeRoom(root *os.Root, name string) error {
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // writeAt writes a part of a file. The first part makes the file.
 func writeAt(root *os.Root, c *agentv1.VolumeChange) error {
 	flags := os.O_WRONLY
 	if c.GetOffset() == 0 {
+		if err := makeRoom(root, c.GetPath()); err != nil {
+			return err
+		}
 		flags |= os.O_CREATE | os.O_EXCL
 	}
 	f, err := root.OpenFile(c.GetPath(), flags, 0o600)

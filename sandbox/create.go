@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -186,9 +187,14 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 		Spec:        spec,
 		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
 		Sockets:     c.socketMessages,
+		Mounts:      c.copyMounts(),
 	}
 	if err := agent.createContainer(ctx, request); err != nil {
 		return fmt.Errorf("creating container %s: %w", c.id, err)
+	}
+	if err := c.copyVolumes(ctx, agent); err != nil {
+		undo := agent.delete(context.WithoutCancel(ctx), &agentv1.ProcessRef{ContainerId: c.id})
+		return errors.Join(fmt.Errorf("creating container %s: %w", c.id, err), undo)
 	}
 	c.sandbox.tasks.Go(c.init.watch)
 	return nil

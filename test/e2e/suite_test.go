@@ -45,6 +45,13 @@ func suite() []test {
 		{name: "rootfs/propagation", run: testPropagation},
 		{name: "rootfs/missing source", run: testMissingSource},
 
+		{name: "volumes/socket", run: testSocket},
+		{name: "volumes/socket without a server", run: testSocketWithoutServer, vm: true},
+		{name: "volumes/many connections", run: testManyConnections},
+		{name: "volumes/changed by kubelet", run: testChangedVolume},
+		{name: "volumes/many files", run: testManyFiles},
+		{name: "volumes/gone", run: testGoneVolume},
+
 		{name: "stdio/20 MiB through cat", run: testStdin},
 		{name: "stdio/end of stdin", run: testStdinEnd},
 		{name: "stdio/CloseIO", run: testCloseIO},

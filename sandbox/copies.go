@@ -1,0 +1,67 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/volume"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// copyMounts are the tmpfs in the guest that hold the container's copies of
+// volumes. Each has room for an old and a new content beside each other.
+func (c *Container) copyMounts() []*agentv1.Mount {
+	var mounts []*agentv1.Mount
+	for _, v := range c.plan.Copies {
+		mounts = append(mounts, &agentv1.Mount{
+			Type:    "tmpfs",
+			Source:  "volume",
+			Target:  v.Target,
+			Options: []string{"nosuid", "nodev", "mode=0755", fmt.Sprintf("size=%d", 2*volume.MaxSize)},
+		})
+	}
+	return mounts
+}
+
+// copyVolumes fills the container's copies, and has them follow their volumes
+// until it is deleted.
+func (c *Container) copyVolumes(ctx context.Context, agent *agentClient) (err error) {
+	var copies []*volume.Copy
+	defer func() {
+		if err != nil {
+			for _, filled := range copies {
+				filled.Close()
+			}
+		}
+	}()
+	for _, v := range c.plan.Copies {
+		filled, unfollowed := volume.New(v.Source, c.sender(agent, v))
+		if unfollowed != nil {
+			c.log.Warn(unfollowed)
+		}
+		copies = append(copies, filled)
+		if err := filled.Sync(ctx); err != nil {
+			return err
+		}
+	}
+	for _, filled := range copies {
+		c.sandbox.tasks.Go(func() { c.follow(filled) })
+	}
+	return nil
+}
+
+// follow ends with the container or the sandbox.
+func (c *Container) follow(copied *volume.Copy) {
+	ctx, cancel := context.WithCancel(c.deleting)
+	defer cancel()
+	defer context.AfterFunc(c.sandbox.life, cancel)()
+	copied.Follow(ctx, func(err error) { c.log.WithError(err).Warn("a volume's change has not reached the container") })
+}
+
+// sender has the agent change the copy of a volume.
+func (c *Container) sender(agent *agentClient, v virtcontainers.Volume) volume.Send {
+	return func(ctx context.Context, changes []*agentv1.VolumeChange) error {
+		return agent.changeVolume(ctx, &agentv1.ChangeVolumeRequest{ContainerId: c.id, Target: v.Target, Changes: changes})
+	}
+}
