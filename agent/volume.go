@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/containerd/errdefs"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
@@ -49,10 +51,7 @@ func changeOne(root *os.Root, c *agentv1.VolumeChange) error {
 		}
 		return setAttributes(root, c)
 	case agentv1.VolumeChange_FILE:
-		if err := writeAt(root, c); err != nil {
-			return err
-		}
-		return setAttributes(root, c)
+		return writeAt(root, c)
 	case agentv1.VolumeChange_LINK:
 		if err := makeRoom(root, c.GetPath()); err != nil {
 			return err
@@ -80,25 +79,50 @@ func makeRoom(root *os.Root, name string) error {
 	return nil
 }
 
-// writeAt writes a part of a file. The first part makes the file.
+// writeAt writes a part of a file, and gives it its attributes. The first part
+// makes the file.
 func writeAt(root *os.Root, c *agentv1.VolumeChange) error {
-	flags := os.O_WRONLY
-	if c.GetOffset() == 0 {
-		if err := makeRoom(root, c.GetPath()); err != nil {
-			return err
-		}
-		flags |= os.O_CREATE | os.O_EXCL
-	}
-	f, err := root.OpenFile(c.GetPath(), flags, 0o600)
+	f, err := openPart(root, c.GetPath(), c.GetOffset() == 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(c.GetData(), c.GetOffset())
-	return errors.Join(err, f.Close())
+	defer f.Close()
+	if _, err := f.WriteAt(c.GetData(), c.GetOffset()); err != nil {
+		return err
+	}
+	// In this order: a change of owner clears bits of the mode.
+	if err := f.Chown(int(c.GetUid()), int(c.GetGid())); err != nil {
+		return err
+	}
+	if err := f.Chmod(fileMode(c.GetMode())); err != nil {
+		return err
+	}
+	m := c.GetModified()
+	if !m.IsValid() {
+		return nil
+	}
+	at := unix.NsecToTimeval(m.AsTime().UnixNano())
+	return unix.Futimes(int(f.Fd()), []unix.Timeval{at, at})
 }
 
+func openPart(root *os.Root, name string, first bool) (*os.File, error) {
+	if !first {
+		return root.OpenFile(name, os.O_WRONLY, 0)
+	}
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := root.OpenFile(name, flags, 0o600)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err
+	}
+	if err := makeRoom(root, name); err != nil {
+		return nil, err
+	}
+	return root.OpenFile(name, flags, 0o600)
+}
+
+// setAttributes gives a directory its attributes.
 func setAttributes(root *os.Root, c *agentv1.VolumeChange) error {
-	// In this order: a change of owner clears bits of the mode.
+	// In the same order as those of a file.
 	if err := root.Chown(c.GetPath(), int(c.GetUid()), int(c.GetGid())); err != nil {
 		return err
 	}
