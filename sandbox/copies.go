@@ -36,10 +36,7 @@ func (c *Container) copyVolumes(ctx context.Context, agent *agentClient) (err er
 		}
 	}()
 	for _, v := range c.plan.Copies {
-		filled, unfollowed := volume.New(v.Source, c.sender(agent, v))
-		if unfollowed != nil {
-			c.log.Warn(unfollowed)
-		}
+		filled := volume.New(v.Source, c.sender(agent, v), c.sandbox.volumeWatcher())
 		copies = append(copies, filled)
 		if err := filled.Sync(ctx); err != nil {
 			return err
@@ -63,5 +60,32 @@ func (c *Container) follow(copied *volume.Copy) {
 func (c *Container) sender(agent *agentClient, v virtcontainers.Volume) volume.Send {
 	return func(ctx context.Context, changes []*agentv1.VolumeChange) error {
 		return agent.changeVolume(ctx, &agentv1.ChangeVolumeRequest{ContainerId: c.id, Target: v.Target, Changes: changes})
+	}
+}
+
+// volumeWatcher is the one of all the sandbox's copies, until Stop. It is nil if
+// the host has none to spare.
+func (s *Sandbox) volumeWatcher() *volume.Watcher {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watcher != nil || s.stopped {
+		return s.watcher
+	}
+	w, err := volume.NewWatcher()
+	if err != nil {
+		s.log.WithError(err).Warn("changes of volumes will not reach the guest")
+		return nil
+	}
+	s.watcher = w
+	return w
+}
+
+// closeWatcher follows the end of all copies.
+func (s *Sandbox) closeWatcher() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watcher != nil {
+		s.watcher.Close()
+		s.watcher = nil
 	}
 }

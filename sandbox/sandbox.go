@@ -15,6 +15,7 @@ import (
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/sandbox/volume"
 )
 
 // Factory makes the sandbox's virtual machine.
@@ -57,7 +58,8 @@ type Sandbox struct {
 
 	mu         sync.Mutex
 	stopped    bool
-	guest      *guest // nil before Boot or the first container
+	watcher    *volume.Watcher // nil before the first volume that is copied
+	guest      *guest          // nil before Boot or the first container
 	containers map[string]*Container
 }
 
@@ -146,6 +148,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		}
 	}
 	s.tasks.Wait()
+	s.closeWatcher()
 	s.end()
 	for _, c := range s.take() {
 		c.afterDelete(ctx)

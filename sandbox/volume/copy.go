@@ -21,17 +21,12 @@ type Copy struct {
 }
 
 // New prepares the copy, in a directory of the guest that is empty, of a
-// directory of the host. An error means that there is a copy, which cannot be
-// followed: the host has no inotify to spare.
-func New(source string, send Send) (*Copy, error) {
-	w, err := newWatch()
-	if err != nil {
-		err = fmt.Errorf("changes of volume %s will not reach the guest: %w", source, err)
-	}
-	return &Copy{source: source, send: send, watch: w, have: tree{}}, err
+// directory of the host. Without a watcher it cannot be followed.
+func New(source string, send Send, w *Watcher) *Copy {
+	return &Copy{source: source, send: send, watch: newWatch(w), have: tree{}}
 }
 
-// Close ends the copying. What the guest has stays.
+// Close ends the copying, before the watcher's end. What the guest has stays.
 func (c *Copy) Close() { c.watch.close() }
 
 // Sync makes the copy what the volume is now. errdefs.ErrResourceExhausted if

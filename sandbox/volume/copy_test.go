@@ -169,10 +169,12 @@ const first = `
 
 func newCopy(t *testing.T, source string, r *replica) *Copy {
 	t.Helper()
-	c, err := New(source, r.send)
+	w, err := NewWatcher()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(w.Close)
+	c := New(source, r.send, w)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -283,7 +285,7 @@ func TestTooLarge(t *testing.T) {
 
 // TestFollow changes a volume until it is gone.
 func TestFollow(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	t.Cleanup(func() { goleak.VerifyNone(t) })
 	source, r := filepath.Join(t.TempDir(), "v"), newReplica(t)
 	script(t, filepath.Dir(source), "dir v\ndir v/..1\nfile v/..1/key one\nlink v/..data ..1")
 	c := newCopy(t, source, r)
@@ -318,7 +320,7 @@ func TestFollow(t *testing.T) {
 }
 
 func TestFollowEndsWithItsContext(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	t.Cleanup(func() { goleak.VerifyNone(t) })
 	source, r := t.TempDir(), newReplica(t)
 	c := newCopy(t, source, r)
 	if err := c.Sync(t.Context()); err != nil {
@@ -327,4 +329,43 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
 	c.Follow(ctx, func(err error) { t.Error(err) })
+}
+
+// TestCopiesOfOneVolume are told of its changes as long as each is open.
+func TestCopiesOfOneVolume(t *testing.T) {
+	source, first, second := t.TempDir(), newReplica(t), newReplica(t)
+	one := newCopy(t, source, first)
+	other := New(source, second.send, one.watch.watcher)
+	if err := errors.Join(one.Sync(t.Context()), other.Sync(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	script(t, source, "file a x")
+	if !one.watch.drain() || !other.watch.drain() {
+		t.Error("a copy was not told")
+	}
+	one.Close()
+	script(t, source, "file b x")
+	if one.watch.drain() || !other.watch.drain() {
+		t.Error("the one that is closed was told, or the other was not")
+	}
+	other.Close()
+	w := other.watch.watcher
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.watches) > 0 {
+		t.Errorf("watched still: %v", w.watches)
+	}
+}
+
+// TestWithoutAWatcher has nothing to follow a volume with.
+func TestWithoutAWatcher(t *testing.T) {
+	source, r := t.TempDir(), newReplica(t)
+	script(t, source, "file a x")
+	c := New(source, r.send, nil)
+	if err := c.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameContent(t, r, source)
+	c.Follow(t.Context(), func(err error) { t.Error(err) })
+	c.Close()
 }
