@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -33,6 +34,8 @@ type Agent struct {
 	forwards chan struct{}
 	// relays are connections to sockets of the host.
 	relays *relays
+	// volumes are of containers that are there or being made.
+	volumes *volumes
 	// modules are being loaded, and settled is closed when the boot has ended,
 	// with settleErr.
 	modules   *modules
@@ -56,6 +59,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		network:    newNetwork(log),
 		forwards:   make(chan struct{}, maxForwards),
 		relays:     newRelays(hub),
+		volumes:    newVolumes(),
 		settled:    make(chan struct{}),
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
@@ -169,7 +173,7 @@ func (a *Agent) process(containerID, execID string) (*process, error) {
 }
 
 // createContainer makes a container with the streams that the session has.
-func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1.CreateContainerRequest) (*container, error) {
+func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1.CreateContainerRequest) (_ *container, err error) {
 	id := req.GetContainerId()
 	if err := validateID("container id", id); err != nil {
 		return nil, err
@@ -182,6 +186,11 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		return nil, err
 	}
 	defer a.withdraw(id)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.volumes.remove(id))
+		}
+	}()
 	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -218,5 +227,5 @@ func (a *Agent) deleteContainer(ctx context.Context, c *container) error {
 	}
 	a.oom.remove(c)
 	a.forget(c)
-	return nil
+	return a.volumes.remove(c.id)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -172,9 +171,6 @@ func (c *container) destroy() error {
 		return err
 	}
 	c.mounts = nil
-	if err := os.RemoveAll(filepath.Join(volumesDir, c.id)); err != nil {
-		return fmt.Errorf("removing the volumes of container %s: %w", c.id, err)
-	}
 	return nil
 }
 

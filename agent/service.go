@@ -172,11 +172,10 @@ func (s *service) Pids(_ context.Context, req *agentv1.ContainerRef) (*agentv1.P
 }
 
 func (s *service) ChangeVolume(ctx context.Context, req *agentv1.ChangeVolumeRequest) (*agentv1.ChangeVolumeResponse, error) {
-	c, err := s.agent.container(req.GetContainerId())
-	if err != nil {
+	if err := s.agent.booted(ctx); err != nil {
 		return nil, err
 	}
-	return &agentv1.ChangeVolumeResponse{}, c.changeVolume(ctx, req)
+	return &agentv1.ChangeVolumeResponse{}, s.agent.volumes.change(req)
 }
 
 func (s *service) Events(ctx context.Context, _ *agentv1.EventsRequest, stream agentv1.Agent_EventsServer) error {

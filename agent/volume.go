@@ -1,13 +1,13 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -16,16 +16,30 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
-// changeVolume makes changes below a tmpfs that was mounted for the container.
-// The container's processes may change it at the same time: no path is followed
-// out of it.
-func (c *container) changeVolume(ctx context.Context, req *agentv1.ChangeVolumeRequest) error {
-	if err := c.acquire(ctx); err != nil {
-		return err
+// maxVolumes is how many volumes containers may have together.
+const maxVolumes = 4096
+
+// volumes are the tmpfs in which the host keeps copies of its own volumes.
+type volumes struct {
+	mu    sync.Mutex
+	owner map[string]string // container by target
+}
+
+func newVolumes() *volumes { return &volumes{owner: map[string]string{}} }
+
+// change makes changes in a volume, which it makes if that is asked for. The
+// container's processes may change it at the same time: no path is followed out
+// of it.
+func (v *volumes) change(req *agentv1.ChangeVolumeRequest) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if req.GetSize() != 0 {
+		if err := v.makeLocked(req.GetContainerId(), req.GetTarget(), req.GetSize()); err != nil {
+			return err
+		}
 	}
-	defer c.release()
-	if !slices.Contains(c.mounts, req.GetTarget()) {
-		return fmt.Errorf("volume %q of container %s: %w", req.GetTarget(), c.id, errdefs.ErrNotFound)
+	if owner, ok := v.owner[req.GetTarget()]; !ok || owner != req.GetContainerId() {
+		return fmt.Errorf("volume %q of container %q: %w", req.GetTarget(), req.GetContainerId(), errdefs.ErrNotFound)
 	}
 	root, err := os.OpenRoot(req.GetTarget())
 	if err != nil {
@@ -36,6 +50,54 @@ func (c *container) changeVolume(ctx context.Context, req *agentv1.ChangeVolumeR
 		if err := changeOne(root, change); err != nil {
 			return fmt.Errorf("volume %s: %w", req.GetTarget(), err)
 		}
+	}
+	return nil
+}
+
+// makeLocked makes a volume that is empty.
+func (v *volumes) makeLocked(container, target string, size uint64) error {
+	if err := validateID("container id", container); err != nil {
+		return err
+	}
+	home := filepath.Join(volumesDir, container) + "/"
+	if filepath.Clean(target) != target || !strings.HasPrefix(target, home) {
+		return fmt.Errorf("volume at %q: want a clean path below %s: %w", target, home, errdefs.ErrInvalidArgument)
+	}
+	if _, there := v.owner[target]; there {
+		if err := unmount(target); err != nil {
+			return err
+		}
+		delete(v.owner, target)
+	}
+	if len(v.owner) >= maxVolumes {
+		return fmt.Errorf("the guest has %d volumes: %w", maxVolumes, errdefs.ErrResourceExhausted)
+	}
+	err := mount(&agentv1.Mount{
+		Type: "tmpfs", Source: "volume", Target: target,
+		Options: []string{"nosuid", "nodev", "mode=0755", fmt.Sprintf("size=%d", size)},
+	})
+	if err != nil {
+		return err
+	}
+	v.owner[target] = container
+	return nil
+}
+
+// remove removes all volumes of a container. It can be tried again.
+func (v *volumes) remove(container string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for target, owner := range v.owner {
+		if owner != container {
+			continue
+		}
+		if err := unmount(target); err != nil {
+			return err
+		}
+		delete(v.owner, target)
+	}
+	if err := os.RemoveAll(filepath.Join(volumesDir, container)); err != nil {
+		return fmt.Errorf("removing the volumes of container %s: %w", container, err)
 	}
 	return nil
 }

@@ -14,17 +14,18 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
-func testVolume(t *testing.T) (*container, string) {
+// testVolume is a volume of container c.
+func testVolume(t *testing.T) (*volumes, string) {
 	t.Helper()
 	dir := t.TempDir()
-	return &container{id: "c", ops: make(chan struct{}, 1), mounts: []string{dir}}, dir
+	return &volumes{owner: map[string]string{dir: "c"}}, dir
 }
 
 func TestChangeVolume(t *testing.T) {
-	c, dir := testVolume(t)
+	v, dir := testVolume(t)
 	at := time.Unix(1_700_000_000, 0)
 	uid, gid := uint32(os.Getuid()), uint32(os.Getgid())
-	err := c.changeVolume(t.Context(), &agentv1.ChangeVolumeRequest{Target: dir, Changes: []*agentv1.VolumeChange{
+	err := v.change(&agentv1.ChangeVolumeRequest{ContainerId: "c", Target: dir, Changes: []*agentv1.VolumeChange{
 		{Kind: agentv1.VolumeChange_DIRECTORY, Path: "a", Mode: 0o2750, Uid: uid, Gid: gid, Modified: timestamppb.New(at)},
 		{Kind: agentv1.VolumeChange_FILE, Path: "f", Data: []byte("old"), Mode: 0o600, Uid: uid, Gid: gid},
 		{Kind: agentv1.VolumeChange_FILE, Path: "f", Data: []byte("one"), Mode: 0o640, Uid: uid, Gid: gid},
@@ -72,7 +73,7 @@ func TestChangesStayInTheVolume(t *testing.T) {
 		{Kind: agentv1.VolumeChange_DIRECTORY, Path: ""},
 		{Path: "own"},
 	} {
-		c, dir := testVolume(t)
+		v, dir := testVolume(t)
 		err := errors.Join(
 			os.Symlink(filepath.Dir(outside), filepath.Join(dir, "dir")),
 			os.Symlink(outside, filepath.Join(dir, "file")),
@@ -81,7 +82,7 @@ func TestChangesStayInTheVolume(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.changeVolume(t.Context(), &agentv1.ChangeVolumeRequest{Target: dir, Changes: []*agentv1.VolumeChange{change}}); err == nil {
+		if err := v.change(&agentv1.ChangeVolumeRequest{ContainerId: "c", Target: dir, Changes: []*agentv1.VolumeChange{change}}); err == nil {
 			t.Errorf("%v was made", change)
 		}
 		entries, err := os.ReadDir(filepath.Dir(outside))
@@ -92,12 +93,26 @@ func TestChangesStayInTheVolume(t *testing.T) {
 	}
 }
 
-func TestOnlyMountsOfTheContainerAreChanged(t *testing.T) {
-	c, dir := testVolume(t)
-	for _, target := range []string{"", "/", filepath.Dir(dir), dir + "/."} {
-		err := c.changeVolume(t.Context(), &agentv1.ChangeVolumeRequest{Target: target})
-		if !errdefs.IsNotFound(err) {
-			t.Errorf("%q: %v", target, err)
+func TestOnlyVolumesOfTheContainerAreChanged(t *testing.T) {
+	v, dir := testVolume(t)
+	for _, c := range []struct {
+		container, target string
+		size              uint64
+		kind              error
+	}{
+		{"c", "", 0, errdefs.ErrNotFound},
+		{"c", filepath.Dir(dir), 0, errdefs.ErrNotFound},
+		{"c", dir + "/.", 0, errdefs.ErrNotFound},
+		{"other", dir, 0, errdefs.ErrNotFound},
+		{"c", "/etc", 1 << 20, errdefs.ErrInvalidArgument},
+		{"c", volumesDir + "/c", 1 << 20, errdefs.ErrInvalidArgument},
+		{"c", volumesDir + "/other/v", 1 << 20, errdefs.ErrInvalidArgument},
+		{"c", volumesDir + "/c/../other/v", 1 << 20, errdefs.ErrInvalidArgument},
+		{"..", volumesDir + "/v", 1 << 20, errdefs.ErrInvalidArgument},
+	} {
+		err := v.change(&agentv1.ChangeVolumeRequest{ContainerId: c.container, Target: c.target, Size: c.size})
+		if !errors.Is(err, c.kind) {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

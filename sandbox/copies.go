@@ -9,43 +9,41 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
-// copyMounts are the tmpfs in the guest that hold the container's copies of
-// volumes. Each has room for an old and a new content beside each other.
-func (c *Container) copyMounts() []*agentv1.Mount {
-	var mounts []*agentv1.Mount
-	for _, v := range c.plan.Copies {
-		mounts = append(mounts, &agentv1.Mount{
-			Type:    "tmpfs",
-			Source:  "volume",
-			Target:  v.Target,
-			Options: []string{"nosuid", "nodev", "mode=0755", fmt.Sprintf("size=%d", 2*volume.MaxSize)},
-		})
-	}
-	return mounts
-}
-
-// copyVolumes fills the container's copies, and has them follow their volumes
-// until it is deleted.
-func (c *Container) copyVolumes(ctx context.Context, agent *agentClient) (err error) {
-	var copies []*volume.Copy
+// copyVolumes makes the container's copies, before the container: its command may
+// be in one.
+func (c *Container) copyVolumes(ctx context.Context, agent *agentClient) (copies []*volume.Copy, err error) {
 	defer func() {
 		if err != nil {
-			for _, filled := range copies {
-				filled.Close()
-			}
+			closeCopies(copies)
 		}
 	}()
 	for _, v := range c.plan.Copies {
+		// Room for an old and a new content beside each other.
+		request := &agentv1.ChangeVolumeRequest{ContainerId: c.id, Target: v.Target, Size: 2 * volume.MaxSize}
+		if err := agent.changeVolume(ctx, request); err != nil {
+			return copies, fmt.Errorf("making the copy of volume %s: %w", v.Source, err)
+		}
 		filled := volume.New(v.Source, c.sender(agent, v), c.sandbox.volumeWatcher())
 		copies = append(copies, filled)
 		if err := filled.Sync(ctx); err != nil {
-			return err
+			return copies, err
 		}
 	}
-	for _, filled := range copies {
-		c.sandbox.tasks.Go(func() { c.follow(filled) })
+	return copies, nil
+}
+
+func closeCopies(copies []*volume.Copy) {
+	for _, one := range copies {
+		one.Close()
 	}
-	return nil
+}
+
+// followVolumes has the copies follow their volumes until the container is
+// deleted.
+func (c *Container) followVolumes(copies []*volume.Copy) {
+	for _, one := range copies {
+		c.sandbox.tasks.Go(func() { c.follow(one) })
+	}
 }
 
 // follow ends with the container or the sandbox.

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -187,15 +186,16 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 		Spec:        spec,
 		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
 		Sockets:     c.socketMessages,
-		Mounts:      c.copyMounts(),
 	}
-	if err := agent.createContainer(ctx, request); err != nil {
+	copies, err := c.copyVolumes(ctx, agent)
+	if err != nil {
 		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}
-	if err := c.copyVolumes(ctx, agent); err != nil {
-		undo := agent.delete(context.WithoutCancel(ctx), &agentv1.ProcessRef{ContainerId: c.id})
-		return errors.Join(fmt.Errorf("creating container %s: %w", c.id, err), undo)
+	if err := agent.createContainer(ctx, request); err != nil {
+		closeCopies(copies)
+		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}
+	c.followVolumes(copies)
 	c.sandbox.tasks.Go(c.init.watch)
 	return nil
 }

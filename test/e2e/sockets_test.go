@@ -107,7 +107,7 @@ func testManyConnections(t *testing.T, c *harness.Cell) {
 	path := filepath.Join(shortDir(t), "s")
 	unixServer(t, path)
 	task := running(t, c, harness.Mount("bind", path, "/run/api.sock", "rbind"))
-	if r := task.Shell(t, "probe dials /run/api.sock 600"); r.Stdout != "600 echoes\n" {
+	if r := task.Shell(t, "probe dials /run/api.sock 300"); r.Stdout != "300 echoes\n" {
 		t.Errorf("%+v", r)
 	}
 }

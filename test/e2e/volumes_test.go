@@ -43,7 +43,7 @@ func (v *kubeVolume) write(files map[string]string) {
 	errs = append(errs, os.Mkdir(filepath.Join(v.dir, stamp), 0o755), os.Chown(filepath.Join(v.dir, stamp), 0, 3000))
 	for name, text := range files {
 		path := filepath.Join(v.dir, stamp, name)
-		errs = append(errs, os.WriteFile(path, []byte(text), 0o640), os.Chown(path, 0, 3000), os.Chmod(path, 0o640))
+		errs = append(errs, os.WriteFile(path, []byte(text), 0o750), os.Chown(path, 0, 3000), os.Chmod(path, 0o750))
 	}
 	tmp := filepath.Join(v.dir, "..data_tmp")
 	errs = append(errs, os.Symlink(stamp, tmp), os.Rename(tmp, filepath.Join(v.dir, "..data")))
@@ -76,11 +76,12 @@ func watching(t *testing.T, task *harness.Task, dir string) *harness.Task {
 // testChangedVolume changes a volume as kubelet does, under a program that waits
 // for that by inotify.
 func testChangedVolume(t *testing.T, c *harness.Cell) {
-	v := newKubeVolume(t, c, map[string]string{"key": "one\n", "gone": "x\n"})
-	task := running(t, c, v.mount("/etc/cfg"))
+	v := newKubeVolume(t, c, map[string]string{"key": "one\n", "gone": "x\n", "run": "#!/bin/sh\nexec sleep 100000\n"})
+	// Its command is in the volume, as many scripts are.
+	task := running(t, c, v.mount("/etc/cfg"), harness.Args("/etc/cfg/run"))
 	checkScripts(t, task, []struct{ what, script, want string }{
 		{"content", "cat /etc/cfg/key", "one\n"},
-		{"attributes", "stat -c '%a %u:%g' /etc/cfg /etc/cfg/..data/. && stat -Lc '%a %u:%g %s' /etc/cfg/key", "2777 0:3000\n2755 0:3000\n640 0:3000 4\n"},
+		{"attributes", "stat -c '%a %u:%g' /etc/cfg /etc/cfg/..data/. && stat -Lc '%a %u:%g %s' /etc/cfg/key", "2777 0:3000\n2755 0:3000\n750 0:3000 4\n"},
 		{"read-only", "touch /etc/cfg/new 2>/dev/null || echo no", "no\n"},
 	})
 	watcher := watching(t, task, "/etc/cfg")
@@ -100,7 +101,7 @@ func testChangedVolume(t *testing.T, c *harness.Cell) {
 	}
 	// The old directory goes last.
 	watcher.Expect(t, "deleted ..2026_01_01_00_00_02\n")
-	if r := task.Shell(t, "ls -A /etc/cfg | sort | tr '\\n' ' '"); r.Stdout != "..2026_01_01_00_00_03 ..data gone key new " {
+	if r := task.Shell(t, "ls -A /etc/cfg | sort | tr '\\n' ' '"); r.Stdout != "..2026_01_01_00_00_03 ..data gone key new run " {
 		t.Errorf("the container lists %+v", r)
 	}
 }

@@ -1836,10 +1836,13 @@ func (x *Neighbour) GetInterface() string {
 }
 
 type ChangeVolumeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // of a tmpfs among the container's mounts
-	Changes       []*VolumeChange        `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Target      string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // below /run/hyper/volumes/<container_id>
+	Changes     []*VolumeChange        `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// In bytes, of a tmpfs to make at target first, in the place of one that is
+	// there. 0 is for one that is there.
+	Size          uint64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1893,6 +1896,13 @@ func (x *ChangeVolumeRequest) GetChanges() []*VolumeChange {
 		return x.Changes
 	}
 	return nil
+}
+
+func (x *ChangeVolumeRequest) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
 }
 
 type ChangeVolumeResponse struct {
@@ -2377,11 +2387,12 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\tNeighbour\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x1c\n" +
-	"\tinterface\x18\x03 \x01(\tR\tinterface\"\x88\x01\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\"\x9c\x01\n" +
 	"\x13ChangeVolumeRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x126\n" +
-	"\achanges\x18\x03 \x03(\v2\x1c.hyper.agent.v1.VolumeChangeR\achanges\"\x16\n" +
+	"\achanges\x18\x03 \x03(\v2\x1c.hyper.agent.v1.VolumeChangeR\achanges\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"\x16\n" +
 	"\x14ChangeVolumeResponse\"\xe6\x02\n" +
 	"\fVolumeChange\x125\n" +
 	"\x04kind\x18\x01 \x01(\x0e2!.hyper.agent.v1.VolumeChange.KindR\x04kind\x12\x12\n" +
