@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -32,6 +33,10 @@ type Agent struct {
 	// may be forwarded to it at once.
 	network  *network
 	forwards chan struct{}
+	// relays are connections to sockets of the host.
+	relays *relays
+	// volumes are of containers that are there or being made.
+	volumes *volumes
 	// modules are being loaded, and settled is closed when the boot has ended,
 	// with settleErr.
 	modules   *modules
@@ -55,6 +60,8 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
 		forwards:   make(chan struct{}, maxForwards),
+		relays:     newRelays(hub),
+		volumes:    newVolumes(),
 		settled:    make(chan struct{}),
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
@@ -168,7 +175,7 @@ func (a *Agent) process(containerID, execID string) (*process, error) {
 }
 
 // createContainer makes a container with the streams that the session has.
-func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1.CreateContainerRequest) (*container, error) {
+func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1.CreateContainerRequest) (_ *container, err error) {
 	id := req.GetContainerId()
 	if err := validateID("container id", id); err != nil {
 		return nil, err
@@ -181,6 +188,11 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		return nil, err
 	}
 	defer a.withdraw(id)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.volumes.remove(id))
+		}
+	}()
 	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -205,7 +217,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
-	if err := c.create(spec, io, req.GetMounts(), disks); err != nil {
+	if err := c.create(spec, io, a.relays, req, disks); err != nil {
 		return nil, err
 	}
 	a.publish(c)
@@ -221,5 +233,5 @@ func (a *Agent) deleteContainer(ctx context.Context, c *container) error {
 	}
 	a.oom.remove(c)
 	a.forget(c)
-	return nil
+	return a.volumes.remove(c.id)
 }

@@ -46,6 +46,7 @@ type container struct {
 	lc        *libcontainer.Container
 	mounts    []string // made for the container, in order
 	nodes     string   // directory of those of the container's disks, if it has any
+	sockets   *sockets // of the host, for which its mounts listen
 	resources *specs.LinuxResources
 	paused    bool
 	gone      bool
@@ -73,14 +74,17 @@ func (c *container) release() { <-c.ops }
 
 // create makes the container and its init, which then waits to be started.
 // Nothing is left behind when it fails.
-func (c *container) create(spec *specs.Spec, io *stdio, mounts []*agentv1.Mount, disks []foundDisk) (err error) {
+func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *agentv1.CreateContainerRequest, disks []foundDisk) (err error) {
 	defer func() {
 		if err != nil {
 			io.close()
 			err = errors.Join(err, c.destroy())
 		}
 	}()
-	if c.mounts, err = mountAll(mounts); err != nil {
+	if c.mounts, err = mountAll(req.GetMounts()); err != nil {
+		return err
+	}
+	if c.sockets, err = listenAll(relays, c.id, req.GetSockets()); err != nil {
 		return err
 	}
 	if len(disks) > 0 {
@@ -170,6 +174,7 @@ func (c *container) destroy() error {
 		}
 		c.lc = nil
 	}
+	c.sockets.close()
 	if err := unmountAll(c.mounts); err != nil {
 		return err
 	}

@@ -10,8 +10,9 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
-// eventQueue is how many events a slow host may be behind.
-const eventQueue = 256
+// eventQueue is how many events a slow host may be behind. Those of connections
+// are maxRelays at most.
+const eventQueue = 4 * maxRelays
 
 // events passes on what happens in the guest to those who listen at the time.
 type events struct {

@@ -65,12 +65,18 @@ func dialLoopback(ctx context.Context, port uint64) (*net.TCPConn, error) {
 	return nil, refused
 }
 
+// duplex is a connection in the guest.
+type duplex interface {
+	io.ReadCloser
+	halfCloser
+}
+
 // join copies both ways, each direction to its own end, and then closes both
 // connections. If either breaks, or the session ends, it breaks both.
-func join(host *channel.Conn, tcp *net.TCPConn, sessionEnd <-chan struct{}) {
+func join(host *channel.Conn, local duplex, sessionEnd <-chan struct{}) {
 	ended := make(chan error, 2)
-	go func() { ended <- copyHalf(tcp, host) }()
-	go func() { ended <- copyHalf(host, tcp) }()
+	go func() { ended <- copyHalf(local, host) }()
+	go func() { ended <- copyHalf(host, local) }()
 	broken := false
 	for left := 2; left > 0; {
 		select {
@@ -81,13 +87,15 @@ func join(host *channel.Conn, tcp *net.TCPConn, sessionEnd <-chan struct{}) {
 			broken, sessionEnd = true, nil
 		}
 		if broken {
-			// Its peer is to learn that this was no orderly end.
-			_ = tcp.SetLinger(0)
-			tcp.Close()
+			if tcp, ok := local.(*net.TCPConn); ok {
+				// Its peer is to learn that this was no orderly end.
+				_ = tcp.SetLinger(0)
+			}
+			local.Close()
 			host.Close()
 		}
 	}
-	tcp.Close()
+	local.Close()
 	host.Close()
 }
 

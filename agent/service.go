@@ -171,6 +171,13 @@ func (s *service) Pids(_ context.Context, req *agentv1.ContainerRef) (*agentv1.P
 	return &agentv1.PidsResponse{Processes: processes}, err
 }
 
+func (s *service) ChangeVolume(ctx context.Context, req *agentv1.ChangeVolumeRequest) (*agentv1.ChangeVolumeResponse, error) {
+	if err := s.agent.booted(ctx); err != nil {
+		return nil, err
+	}
+	return &agentv1.ChangeVolumeResponse{}, s.agent.volumes.change(req)
+}
+
 func (s *service) Events(ctx context.Context, _ *agentv1.EventsRequest, stream agentv1.Agent_EventsServer) error {
 	return toStatus(s.agent.events.forward(ctx, stream.Send))
 }

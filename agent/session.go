@@ -104,6 +104,8 @@ func (a *Agent) serveSession(ctx context.Context, conn io.ReadWriteCloser) error
 			parked.park(h.ID, stream)
 		case channel.Forward:
 			a.forward(ctx, h.ID, stream, session.Done())
+		case channel.Socket:
+			a.relays.join(h.ID, stream, session.Done())
 		default:
 			stream.Close()
 		}

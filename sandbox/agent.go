@@ -93,6 +93,11 @@ func (a *agentClient) createContainer(ctx context.Context, r *agentv1.CreateCont
 	return err
 }
 
+func (a *agentClient) changeVolume(ctx context.Context, r *agentv1.ChangeVolumeRequest) error {
+	_, err := call(ctx, callTimeout, a.raw.ChangeVolume, r)
+	return err
+}
+
 func (a *agentClient) createProcess(ctx context.Context, r *agentv1.CreateProcessRequest) error {
 	_, err := call(ctx, callTimeout, a.raw.CreateProcess, r)
 	return err

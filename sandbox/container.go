@@ -24,7 +24,12 @@ type Container struct {
 	plan       *virtcontainers.Plan
 	spec       *specs.Spec // as the bundle has it
 	log        *log.Entry
-	init       *Process
+	// sources is what the bundle's binds name; sockets are the ids of those of
+	// them that are unix sockets, and socketMessages what the guest is told.
+	sources        map[string]virtcontainers.SourceKind
+	sockets        []uint64
+	socketMessages []*agentv1.Socket
+	init           *Process
 	// blockDevices are the sources of bind mounts that are block devices.
 	blockDevices map[string]virtcontainers.BlockDevice
 	// limits are those that size the machine, as they are now. They are guarded by
@@ -225,6 +230,8 @@ func (c *Container) afterDelete(ctx context.Context) {
 			p.streams.close()
 		}
 	}
+	c.beginDeleting()
+	c.sandbox.sockets.remove(c.sockets)
 	c.releaseDisks(ctx)
 	if err := c.sandbox.share.drop(c.id); err != nil {
 		c.log.WithError(err).Error("deleting a container")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path"
 	"path/filepath"
 
 	"github.com/containerd/containerd/api/types"
@@ -69,6 +70,7 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 		bundle:  o.Bundle,
 		sandbox: s,
 		spec:    spec,
+		sources: inspectSources(spec, o.Bundle),
 		log:     s.log.WithField("container", o.ID),
 		execs:   make(map[string]*Process),
 		// Here and not where the plan is made: a file system may be slow to answer,
@@ -94,6 +96,8 @@ func (c *Container) makePlan(first bool) error {
 		GuestSHM:     guestSHM,
 		Etc:          c.sandbox.etc,
 		BlockDevices: c.blockDevices,
+		GuestVolumes: path.Join(guestVolumes, c.id),
+		Sources:      c.sources,
 	})
 	if err != nil {
 		return err
@@ -140,12 +144,25 @@ func (c *Container) makeFiles(rootfs []*types.Mount) error {
 		return err
 	}
 	if err := c.sandbox.share.add(c.id, c.plan.Mounts); err != nil {
-		if undo := unmountRootfs(target); undo != nil {
+		c.undoRootfs(target)
+		return err
+	}
+	var err error
+	c.sockets, c.socketMessages, err = c.sandbox.sockets.add(c.deleting, c.plan.Sockets)
+	if err != nil {
+		if undo := c.sandbox.share.drop(c.id); undo != nil {
 			c.log.WithError(undo).Error("undoing a container's mounts")
 		}
+		c.undoRootfs(target)
 		return err
 	}
 	return nil
+}
+
+func (c *Container) undoRootfs(target string) {
+	if err := unmountRootfs(target); err != nil {
+		c.log.WithError(err).Error("undoing a container's mounts")
+	}
 }
 
 // hooksOnCreate runs the hooks that need the sandbox's process, as soon as it is
@@ -184,10 +201,17 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 		Spec:        spec,
 		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
 		Disks:       c.guestDisks(),
+		Sockets:     c.socketMessages,
 	}
-	if err := agent.createContainer(ctx, request); err != nil {
+	copies, err := c.copyVolumes(ctx, agent)
+	if err != nil {
 		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}
+	if err := agent.createContainer(ctx, request); err != nil {
+		closeCopies(copies)
+		return fmt.Errorf("creating container %s: %w", c.id, err)
+	}
+	c.followVolumes(copies)
 	c.sandbox.tasks.Go(c.init.watch)
 	return nil
 }

@@ -1,11 +1,16 @@
 package sandbox
 
 import (
+	"context"
+
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
 // forwardEvents passes on what the guest tells unasked, until the session ends.
-func (s *Sandbox) forwardEvents(g *guest) {
+// Connections that it tells of end with ctx.
+func (s *Sandbox) forwardEvents(ctx context.Context, g *guest) {
+	relays := newRelays(g)
+	defer relays.wait()
 	stream, err := g.agent.raw.Events(s.life, &agentv1.EventsRequest{})
 	if err != nil {
 		s.log.WithError(err).Warn("no events from the guest")
@@ -15,6 +20,10 @@ func (s *Sandbox) forwardEvents(g *guest) {
 		event, err := stream.Recv()
 		if err != nil {
 			return // the session has ended, which others notice
+		}
+		if c := event.GetConnection(); c != nil {
+			relays.begin(ctx, c)
+			continue
 		}
 		oom := event.GetOom()
 		if oom == nil {

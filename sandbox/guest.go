@@ -89,7 +89,7 @@ func (g *guest) run() {
 
 	var followers sync.WaitGroup
 	following, stop := context.WithCancel(context.Background())
-	followers.Go(func() { g.sandbox.forwardEvents(g) })
+	followers.Go(func() { g.sandbox.forwardEvents(following, g) })
 	followers.Go(func() { g.network.follow(following) })
 	followers.Go(func() { g.forwardLoopback(following, g.network.file) })
 	select {

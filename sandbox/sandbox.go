@@ -15,6 +15,7 @@ import (
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/sandbox/volume"
 )
 
 // Factory makes the sandbox's virtual machine.
@@ -40,7 +41,9 @@ type Sandbox struct {
 	opts  Options
 	log   *log.Entry
 	share *share
-	oom   chan string
+	// sockets are those of the host that containers have.
+	sockets hostSockets
+	oom     chan string
 
 	// life ends with Stop; tasks are the goroutines that end with it.
 	life       context.Context
@@ -55,8 +58,9 @@ type Sandbox struct {
 
 	mu         sync.Mutex
 	stopped    bool
-	guest      *guest // nil before Boot or the first container
-	booted     bool   // by Boot
+	watcher    *volume.Watcher // nil before the first volume that is copied
+	guest      *guest          // nil before Boot or the first container
+	booted     bool            // by Boot
 	etc        map[string]string
 	containers map[string]*Container
 }
@@ -88,6 +92,7 @@ func New(o Options) (*Sandbox, error) {
 		opts:       o,
 		log:        log.L.WithField("sandbox", o.ID),
 		share:      share,
+		sockets:    hostSockets{byID: make(map[uint64]*hostSocket)},
 		oom:        make(chan string, 64),
 		life:       life,
 		endLife:    end,
@@ -145,6 +150,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		}
 	}
 	s.tasks.Wait()
+	s.closeWatcher()
 	s.end()
 	for _, c := range s.take() {
 		c.afterDelete(ctx)

@@ -45,8 +45,8 @@ func newTestShare(t *testing.T) *share {
 	return s
 }
 
-// volume is a directory with a file in it and one beside it.
-func volume(t *testing.T) (dir, file string) {
+// testVolume is a directory with a file in it and one beside it.
+func testVolume(t *testing.T) (dir, file string) {
 	t.Helper()
 	dir = t.TempDir()
 	file = filepath.Join(dir, "file")
@@ -64,7 +64,7 @@ func bind(source, target string, readonly bool) virtcontainers.HostMount {
 
 func TestShareExposesWhatIsMountedAndNothingBeside(t *testing.T) {
 	s := newTestShare(t)
-	dir, file := volume(t)
+	dir, file := testVolume(t)
 	err := s.add("c1", []virtcontainers.HostMount{
 		bind(dir, "rootfs", true), bind(dir, "mounts/0", false), bind(file, "mounts/1", true), bind(file, "hooks/0", true),
 	})
@@ -141,7 +141,7 @@ func TestPrivateBinds(t *testing.T) {
 
 func TestAFailedAddLeavesNothing(t *testing.T) {
 	s := newTestShare(t)
-	dir, _ := volume(t)
+	dir, _ := testVolume(t)
 	err := s.add("c1", []virtcontainers.HostMount{bind(dir, "rootfs", false), bind(filepath.Join(dir, "missing"), "mounts/0", false)})
 	if err == nil {
 		t.Fatal("bound a source that does not exist")
@@ -153,7 +153,7 @@ func TestAFailedAddLeavesNothing(t *testing.T) {
 
 func TestRemovingMountPointsSparesWhatIsStillMounted(t *testing.T) {
 	s := newTestShare(t)
-	dir, file := volume(t)
+	dir, file := testVolume(t)
 	empty := filepath.Join(dir, "empty")
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		t.Fatal(err)

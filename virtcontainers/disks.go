@@ -37,25 +37,6 @@ type PlannedDisk struct {
 // ReadOnly says that the container may not write to it.
 func (d PlannedDisk) ReadOnly() bool { return !strings.Contains(d.Access, "w") }
 
-// BindSources are the paths on the host of all bind mounts of a configuration:
-// each may be a block device, which a plan must be told by Placement.BlockDevices.
-func BindSources(spec *specs.Spec, bundle string) []string {
-	var sources []string
-	for _, m := range spec.Mounts {
-		if isBind(m) {
-			sources = append(sources, bindSource(m, bundle))
-		}
-	}
-	return sources
-}
-
-func bindSource(m specs.Mount, bundle string) string {
-	if path.IsAbs(m.Source) {
-		return m.Source
-	}
-	return path.Join(bundle, m.Source)
-}
-
 // planDisk plans a block device that linux.devices names. The guest's configuration
 // loses it, and the rules for it: its numbers are the host's.
 func (p *Plan) planDisk(d specs.LinuxDevice) error {

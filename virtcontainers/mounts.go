@@ -80,6 +80,9 @@ func (p *Plan) planEtc(at Placement) error {
 func (p *Plan) planBind(at Placement, i int) {
 	m := &p.Guest.Mounts[i]
 	source := bindSource(*m, at.Bundle)
+	if p.planVolume(at, i, source) {
+		return
+	}
 	options := []string{"bind"}
 	if slices.Contains(m.Options, "rbind") {
 		options = []string{"rbind"}
@@ -115,6 +118,25 @@ func (p *Plan) planHostMount(at Placement, i int) {
 }
 
 func mountTarget(i int) string { return fmt.Sprintf("%s/%d", mountGroup, i) }
+
+// BindSources are the absolute paths on the host of what a configuration binds, for
+// Placement.Sources and Placement.BlockDevices.
+func BindSources(spec *specs.Spec, bundle string) []string {
+	var sources []string
+	for _, m := range spec.Mounts {
+		if source := bindSource(m, bundle); isBind(m) && !slices.Contains(sources, source) {
+			sources = append(sources, source)
+		}
+	}
+	return sources
+}
+
+func bindSource(m specs.Mount, bundle string) string {
+	if path.IsAbs(m.Source) {
+		return m.Source
+	}
+	return path.Join(bundle, m.Source)
+}
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")

@@ -20,6 +20,9 @@ type Plan struct {
 	Mounts []HostMount
 	// Disks are the host's block devices that the container gets.
 	Disks []PlannedDisk
+	// Sockets and Copies are binds that the share cannot carry. The agent makes
+	// them in the guest, below Placement.GuestVolumes.
+	Sockets, Copies []Volume
 	// Hooks run on the host.
 	Hooks HostHooks
 	// Pod is what the machine itself is to be, of the container that brings it.
@@ -45,6 +48,12 @@ type HostMount struct {
 	Private bool
 }
 
+// Volume is what a bind names on the host, and the path at which the guest has
+// what stands for it.
+type Volume struct {
+	Source, Target string
+}
+
 // HostHooks are the OCI hooks that run in the runtime's namespace: on the host.
 type HostHooks struct {
 	// Created run once the sandbox's process exists and before the container's.
@@ -63,6 +72,11 @@ type Placement struct {
 	Bundle string
 	// GuestDir is where the guest sees the container's directory of the share.
 	GuestDir string
+	// GuestVolumes is where the guest has what the agent makes for the container.
+	GuestVolumes string
+	// Sources says what the binds' sources are. It may lack those that are
+	// nothing special.
+	Sources map[string]SourceKind
 	// Role is the container's in its sandbox, whose id is Sandbox.
 	Role    Role
 	Sandbox string

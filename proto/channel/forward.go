@@ -42,7 +42,7 @@ type Conn struct {
 	closed bool // for writing
 }
 
-// NewConn returns the connection that a Forward stream carries, which is the
+// NewConn returns the connection that a Forward or Socket stream carries, which is the
 // Conn's from then on.
 func NewConn(stream net.Conn) *Conn { return &Conn{Conn: stream} }
 
@@ -56,6 +56,16 @@ func (s *Session) Forward(ctx context.Context, port uint16) (*Conn, error) {
 	if err := readAnswer(ctx, stream); err != nil {
 		stream.Close()
 		return nil, fmt.Errorf("forwarding to port %d of the guest: %w", port, err)
+	}
+	return NewConn(stream), nil
+}
+
+// OpenSocket opens the stream of a connection that the guest told of. Closing it
+// unused tells the guest that the host could not connect.
+func (s *Session) OpenSocket(id uint64) (*Conn, error) {
+	stream, err := s.Open(Header{Kind: Socket, ID: id})
+	if err != nil {
+		return nil, err
 	}
 	return NewConn(stream), nil
 }

@@ -30,6 +30,7 @@ func FuzzReadHello(f *testing.F) {
 func FuzzReadHeader(f *testing.F) {
 	f.Add(Header{Control, 0}.encode())
 	f.Add(Header{Stdio, 1 << 63}.encode())
+	f.Add(Header{Socket, 1}.encode())
 	f.Add([]byte("hstr"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := readHeader(bytes.NewReader(data))

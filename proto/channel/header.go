@@ -18,12 +18,16 @@ const (
 	// its ID. The guest answers with a byte whether it could connect; a Conn
 	// follows.
 	Forward Kind = 3
+	// Socket is a connection that the guest took at a unix socket of the host's,
+	// and told of under the id that the stream has. A Conn follows at once.
+	Socket Kind = 4
 )
 
 // Header is what the host says first on every stream it opens.
 type Header struct {
 	Kind Kind
-	// ID tells the streams of one kind apart; the host chooses it.
+	// ID tells the streams of one kind apart; the host chooses it, but
+	// for a Socket.
 	ID uint64
 }
 
@@ -49,7 +53,7 @@ func readHeader(r io.Reader) (Header, error) {
 		return Header{}, fmt.Errorf("not a stream header: %x", frame)
 	}
 	h := Header{Kind: Kind(frame[5]), ID: binary.BigEndian.Uint64(frame[8:])}
-	if h.Kind < Control || h.Kind > Forward {
+	if h.Kind < Control || h.Kind > Socket {
 		return Header{}, fmt.Errorf("unknown kind of stream %d", h.Kind)
 	}
 	return h, nil

@@ -54,6 +54,13 @@ func suite() []test {
 		{name: "disk/file system", run: testDiskFilesystem, vm: true},
 		{name: "disk/missing", run: testDiskMissing, vm: true},
 
+		{name: "volumes/socket", run: testSocket},
+		{name: "volumes/socket without a server", run: testSocketWithoutServer, vm: true},
+		{name: "volumes/many connections", run: testManyConnections},
+		{name: "volumes/changed by kubelet", run: testChangedVolume},
+		{name: "volumes/many files", run: testManyFiles},
+		{name: "volumes/gone", run: testGoneVolume},
+
 		{name: "stdio/20 MiB through cat", run: testStdin},
 		{name: "stdio/end of stdin", run: testStdinEnd},
 		{name: "stdio/CloseIO", run: testCloseIO},

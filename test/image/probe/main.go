@@ -23,7 +23,9 @@ const usage = `usage: probe COMMAND
   keyring              try add_key(2) and print the error, for seccomp
   pause                wait for a signal to end, and reap what falls to it
   listen ADDRESS TEXT  answer each TCP connection with TEXT, then with what it sends
-  dial ADDRESS         connect by TCP, send stdin and print the answer
+  dial ADDRESS         connect by TCP or to a socket's path, send stdin, print the answer
+  dials PATH COUNT     connect to a socket COUNT times, one after the other, for an echo
+  watch DIRECTORY      print its inotify events, as "moved ..data", for good
   shm KEY [TEXT]       make a System V segment that holds TEXT, or print the one there is
 `
 
@@ -46,6 +48,10 @@ func run(args []string) error {
 		return listen(words[0], words[1])
 	case args[0] == "dial" && len(words) == 1:
 		return dial(words[0])
+	case args[0] == "dials" && len(words) == 2:
+		return dials(words[0], words[1])
+	case args[0] == "watch" && len(words) == 1:
+		return watch(words[0])
 	case args[0] == "shm" && len(words) > 0:
 		return sharedMemory(words[0], words[1:])
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -30,9 +32,14 @@ func listen(address, text string) error {
 	}
 }
 
-// dial sends stdin over TCP and prints the answer.
+// dial sends stdin over TCP, or to a unix socket by its path, and prints the
+// answer.
 func dial(address string) error {
-	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
+	conn, err := net.DialTimeout(network, address, 10*time.Second)
 	if err != nil {
 		return err
 	}
@@ -43,9 +50,46 @@ func dial(address string) error {
 	if _, err := io.Copy(conn, os.Stdin); err != nil {
 		return err
 	}
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		return err
 	}
 	_, err = io.Copy(os.Stdout, conn)
+	return err
+}
+
+// dials connects to a unix socket that echoes, count times.
+func dials(path, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		if err := echo(path, fmt.Sprint(i)); err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+	}
+	fmt.Println(n, "echoes")
+	return nil
+}
+
+func echo(path, word string) error {
+	conn, err := net.DialTimeout("unix", path, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, word); err != nil {
+		return err
+	}
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(conn)
+	if err == nil && string(answer) != word {
+		err = fmt.Errorf("the answer to %q is %q", word, answer)
+	}
 	return err
 }

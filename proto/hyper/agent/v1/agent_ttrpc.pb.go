@@ -22,6 +22,7 @@ type AgentService interface {
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
 	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
+	ChangeVolume(context.Context, *ChangeVolumeRequest) (*ChangeVolumeResponse, error)
 	Events(context.Context, *EventsRequest, Agent_EventsServer) error
 }
 
@@ -139,6 +140,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.SetNetwork(ctx, &req)
 			},
+			"ChangeVolume": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ChangeVolumeRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.ChangeVolume(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Events": {
@@ -171,6 +179,7 @@ type AgentClient interface {
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
 	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
+	ChangeVolume(context.Context, *ChangeVolumeRequest) (*ChangeVolumeResponse, error)
 	Events(context.Context, *EventsRequest) (Agent_EventsClient, error)
 }
 
@@ -291,6 +300,14 @@ func (c *agentClient) Pids(ctx context.Context, req *ContainerRef) (*PidsRespons
 func (c *agentClient) SetNetwork(ctx context.Context, req *SetNetworkRequest) (*SetNetworkResponse, error) {
 	var resp SetNetworkResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetNetwork", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) ChangeVolume(ctx context.Context, req *ChangeVolumeRequest) (*ChangeVolumeResponse, error) {
+	var resp ChangeVolumeResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "ChangeVolume", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
