@@ -179,3 +179,23 @@ func TestStopWhileBooting(t *testing.T) {
 		t.Errorf("it exited %d", exit.Status)
 	}
 }
+
+// A container whose machine does not start gets the machine's error, and leaves
+// nothing behind.
+func TestCreateWithoutAMachine(t *testing.T) {
+	s := newTestSandbox(t, func(context.Context, factory.Spec) error { return errNoMachine })
+	bundle := t.TempDir()
+	const config = `{"process": {"args": ["true"], "cwd": "/"}, "root": {"path": "rootfs"}, "linux": {}}`
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(bundle, "rootfs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateContainer(t.Context(), ContainerOptions{ID: "c", Bundle: bundle}); !errors.Is(err, errNoMachine) {
+		t.Errorf("got %v", err)
+	}
+	if s.Len() != 0 {
+		t.Error("the container is still there")
+	}
+}

@@ -57,7 +57,10 @@ func (g *guest) refit(ctx context.Context) {
 	default:
 		return // what boots is sized by what brought it
 	}
-	if _, err := g.call(); g.err != nil || err != nil {
+	if g.err != nil {
+		return // nothing has booted
+	}
+	if _, err := g.call(); err != nil {
 		return
 	}
 	if err := g.fit(ctx); err != nil && !errdefs.IsUnavailable(err) {
