@@ -28,6 +28,8 @@ type BootOptions struct {
 	// NetNS is the path of the network namespace that the machine is to be in;
 	// empty is the one that the configuration names, or a new one.
 	NetNS string
+	// HostNetwork says that the pod is to have the host's network.
+	HostNetwork bool
 	// Hostname, Sysctls and Cgroup are as in virtcontainers.Pod, and go before
 	// those of the configuration.
 	Hostname, Cgroup string
@@ -85,7 +87,7 @@ func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
 func (o BootOptions) pod(spec *specs.Spec) virtcontainers.Pod {
 	pod := virtcontainers.PodOf(spec)
 	pod.NetNS = cmp.Or(o.NetNS, pod.NetNS)
-	pod.HostNetwork = pod.HostNetwork && o.NetNS == ""
+	pod.HostNetwork = (pod.HostNetwork || o.HostNetwork) && o.NetNS == ""
 	pod.Hostname = cmp.Or(o.Hostname, pod.Hostname)
 	pod.Cgroup = cmp.Or(o.Cgroup, pod.Cgroup)
 	if len(o.Sysctls) > 0 {

@@ -142,8 +142,8 @@ func (h hierarchy) join(name string, pid int) error {
 // remove empties a group and removes it.
 func (h hierarchy) remove(name string) error {
 	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil // another has removed it, be it while it was being read
 	}
 	if err != nil {
 		return err

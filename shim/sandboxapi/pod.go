@@ -30,7 +30,8 @@ const (
 	linuxSysctls     protowire.Number = 3 // map<string, string>
 	linuxResources   protowire.Number = 5 // LinuxContainerResources, of all containers
 	securityOptions  protowire.Number = 1 // of that: NamespaceOption
-	optionPID        protowire.Number = 2 // of that, a NamespaceMode
+	optionNetwork    protowire.Number = 1 // of that, each a NamespaceMode
+	optionPID        protowire.Number = 2
 	optionIPC        protowire.Number = 3
 	modeNode                          = 2 // of NamespaceMode: the host's
 	resourcesPeriod  protowire.Number = 1 // of that, in microseconds
@@ -47,6 +48,7 @@ type pod struct {
 	annotations  map[string]string
 	sysctls      map[string]string
 	cgroupParent string
+	hostNetwork  bool
 	resources    specs.LinuxResources
 }
 
@@ -90,7 +92,7 @@ func (p *pod) linux(n protowire.Number, f field) error {
 			if n != securityOptions {
 				return nil
 			}
-			return fields(f.bytes, checkNamespace)
+			return fields(f.bytes, p.namespace)
 		})
 	case linuxSysctls:
 		return entry(p.sysctls, f.bytes)
@@ -100,8 +102,13 @@ func (p *pod) linux(n protowire.Number, f field) error {
 	return nil
 }
 
-// checkNamespace refuses a pod that wants to be in a namespace of the host.
-func checkNamespace(n protowire.Number, f field) error {
+// namespace takes the mode of one kind of namespaces. Those of the host are refused,
+// but for its network, to which there is a way.
+func (p *pod) namespace(n protowire.Number, f field) error {
+	if n == optionNetwork {
+		p.hostNetwork = f.varint == modeNode
+		return nil
+	}
 	kind := map[protowire.Number]string{optionPID: "PID", optionIPC: "IPC"}[n]
 	if kind != "" && f.varint == modeNode {
 		return fmt.Errorf("the pod asks for the host's %s namespace, which a virtual machine does not share", kind)

@@ -48,7 +48,7 @@ func TestDecodePod(t *testing.T) {
 		"of another": {&anypb.Any{TypeUrl: "x/Other", Value: []byte{0xff}}, pod{}},
 		"empty":      {&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig"}, pod{isPod: true}},
 		"whole": {&anypb.Any{TypeUrl: "type.googleapis.com/runtime.v1.PodSandboxConfig", Value: whole}, pod{
-			true, &dns{[]string{"10.0.0.1", "fd00::1"}, []string{"svc.local"}, []string{"ndots:5"}}, "host", map[string]string{"a": "b", "empty": ""}, map[string]string{"net.x": "1"}, "/parent",
+			true, &dns{[]string{"10.0.0.1", "fd00::1"}, []string{"svc.local"}, []string{"ndots:5"}}, "host", map[string]string{"a": "b", "empty": ""}, map[string]string{"net.x": "1"}, "/parent", true,
 			specs.LinuxResources{CPU: &specs.LinuxCPU{Period: &period, Quota: &quota}, Memory: &specs.LinuxMemory{Limit: &memory}},
 		}},
 		"no limit": {&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig", Value: message(8, message(5, message(4, 0)))}, pod{
@@ -113,5 +113,15 @@ func TestPodEtc(t *testing.T) {
 	}
 	if got, err := (&pod{}).etc(); got != nil || err != nil {
 		t.Errorf("of what is no pod: %v, %v", got, err)
+	}
+}
+
+func TestPodOnTheHostsNetwork(t *testing.T) {
+	for mode, want := range map[int]bool{0: false, 2: true} {
+		config := message(8, message(2, message(1, message(1, mode))))
+		p, err := decodePod(&anypb.Any{TypeUrl: "runtime.v1.PodSandboxConfig", Value: config})
+		if err != nil || p.hostNetwork != want {
+			t.Errorf("mode %d: %v, %v", mode, p.hostNetwork, err)
+		}
 	}
 }

@@ -36,6 +36,8 @@ type BootOptions struct {
 	Resources specs.LinuxResources
 	// NetNS is the path of the pod's network namespace, empty if it has none.
 	NetNS string
+	// HostNetwork says that the pod is to have the host's network.
+	HostNetwork bool
 	// Hostname and Sysctls are the pod's, Cgroup is where its processes on the
 	// host are to be, as linux.cgroupsPath has it. Each may be empty.
 	Hostname, Cgroup string

@@ -81,7 +81,7 @@ func bootOptions(r *api.CreateSandboxRequest) (BootOptions, error) {
 	}
 	return BootOptions{
 		Bundle: r.BundlePath, Annotations: p.annotations, Resources: p.resources, NetNS: r.NetnsPath,
-		Hostname: p.hostname, Cgroup: p.cgroup(r.SandboxID), Sysctls: p.sysctls, Etc: etc,
+		Hostname: p.hostname, HostNetwork: p.hostNetwork, Cgroup: p.cgroup(r.SandboxID), Sysctls: p.sysctls, Etc: etc,
 	}, nil
 }
 
