@@ -12,28 +12,6 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
-// findBlockDevices gives those of paths that are block devices, as a bind mount of
-// them would find them: symbolic links are followed. What is not there is none.
-func findBlockDevices(paths []string) map[string]virtcontainers.BlockDevice {
-	var found map[string]virtcontainers.BlockDevice
-	for _, path := range paths {
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
-			continue
-		}
-		if found == nil {
-			found = make(map[string]virtcontainers.BlockDevice)
-		}
-		found[path] = virtcontainers.BlockDevice{
-			DeviceNumber: numberOf(&st),
-			Mode:         os.FileMode(st.Mode) & os.ModePerm,
-			UID:          st.Uid,
-			GID:          st.Gid,
-		}
-	}
-	return found
-}
-
 func numberOf(st *unix.Stat_t) virtcontainers.DeviceNumber {
 	return virtcontainers.DeviceNumber{Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev))}
 }

@@ -26,12 +26,10 @@ type Container struct {
 	log        *log.Entry
 	// sources is what the bundle's binds name; sockets are the ids of those of
 	// them that are unix sockets, and socketMessages what the guest is told.
-	sources        map[string]virtcontainers.SourceKind
+	sources        sources
 	sockets        []uint64
 	socketMessages []*agentv1.Socket
 	init           *Process
-	// blockDevices are the sources of bind mounts that are block devices.
-	blockDevices map[string]virtcontainers.BlockDevice
 	// limits are those that size the machine, as they are now. They are guarded by
 	// the sandbox's lock.
 	limits *specs.LinuxResources

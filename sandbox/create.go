@@ -70,12 +70,11 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 		bundle:  o.Bundle,
 		sandbox: s,
 		spec:    spec,
-		sources: inspectSources(spec, o.Bundle),
 		log:     s.log.WithField("container", o.ID),
 		execs:   make(map[string]*Process),
 		// Here and not where the plan is made: a file system may be slow to answer,
 		// and that is done under the sandbox's lock.
-		blockDevices: findBlockDevices(virtcontainers.BindSources(spec, o.Bundle)),
+		sources: inspectSources(virtcontainers.BindSources(spec, o.Bundle)),
 	}
 	c.deleting, c.beginDeleting = context.WithCancel(context.Background())
 	return c, nil
@@ -95,9 +94,9 @@ func (c *Container) makePlan(first bool) error {
 		NoPause:      c.sandbox.booted,
 		GuestSHM:     guestSHM,
 		Etc:          c.sandbox.etc,
-		BlockDevices: c.blockDevices,
+		BlockDevices: c.sources.blockDevices,
 		GuestVolumes: path.Join(guestVolumes, c.id),
-		Sources:      c.sources,
+		Sources:      c.sources.kinds,
 	})
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func hostDevice(t *testing.T) virtcontainers.PlannedDisk {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to open a block device")
 	}
-	for path, d := range findBlockDevices([]string{"/dev/loop0", "/dev/sda", "/dev/vda", "/dev/nvme0n1"}) {
+	for path, d := range inspectSources([]string{"/dev/loop0", "/dev/sda", "/dev/vda", "/dev/nvme0n1"}).blockDevices {
 		if f, err := openBlockDevice(d.DeviceNumber, path, true); err == nil {
 			f.Close()
 			return virtcontainers.PlannedDisk{BlockDevice: d, Path: path, Access: "r"}
@@ -151,7 +151,7 @@ func TestFindBlockDevices(t *testing.T) {
 	if err := errors.Join(os.Symlink(device.Path, link), os.WriteFile(file, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	found := findBlockDevices([]string{link, file, dir, "/dev/null", filepath.Join(dir, "none")})
+	found := inspectSources([]string{link, file, dir, "/dev/null", filepath.Join(dir, "none")}).blockDevices
 	if len(found) != 1 || found[link] != device.BlockDevice {
 		t.Errorf("found %+v, want %+v alone", found, device.BlockDevice)
 	}

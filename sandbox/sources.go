@@ -3,7 +3,7 @@ package sandbox
 import (
 	"os"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/virtcontainers"
 )
@@ -11,19 +11,35 @@ import (
 // guestVolumes is where the guest has what the agent makes for containers.
 const guestVolumes = "/run/hyper/volumes"
 
-// inspectSources looks at what a container binds. What is not there is found
-// missing when it is bound.
-func inspectSources(spec *specs.Spec, bundle string) map[string]virtcontainers.SourceKind {
-	kinds := make(map[string]virtcontainers.SourceKind)
-	for _, source := range virtcontainers.BindSources(spec, bundle) {
-		info, err := os.Stat(source)
-		switch {
-		case err != nil:
-		case info.IsDir():
-			kinds[source] = virtcontainers.SourceDirectory
-		case info.Mode().Type() == os.ModeSocket:
-			kinds[source] = virtcontainers.SourceSocket
+// sources is what a container's binds name on the host.
+type sources struct {
+	kinds        map[string]virtcontainers.SourceKind
+	blockDevices map[string]virtcontainers.BlockDevice
+}
+
+// inspectSources looks at what a container binds, once each, as a bind mount would
+// find it: symbolic links are followed. What is not there is found missing when it
+// is bound.
+func inspectSources(paths []string) sources {
+	found := sources{make(map[string]virtcontainers.SourceKind), make(map[string]virtcontainers.BlockDevice)}
+	for _, path := range paths {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			continue
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			found.kinds[path] = virtcontainers.SourceDirectory
+		case unix.S_IFSOCK:
+			found.kinds[path] = virtcontainers.SourceSocket
+		case unix.S_IFBLK:
+			found.blockDevices[path] = virtcontainers.BlockDevice{
+				DeviceNumber: numberOf(&st),
+				Mode:         os.FileMode(st.Mode) & os.ModePerm,
+				UID:          st.Uid,
+				GID:          st.Gid,
+			}
 		}
 	}
-	return kinds
+	return found
 }
