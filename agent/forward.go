@@ -68,15 +68,15 @@ func dialLoopback(ctx context.Context, port uint64) (*net.TCPConn, error) {
 // duplex is a connection in the guest.
 type duplex interface {
 	io.ReadCloser
-	halfCloser
+	channel.HalfCloser
 }
 
 // join copies both ways, each direction to its own end, and then closes both
 // connections. If either breaks, or the session ends, it breaks both.
 func join(host *channel.Conn, local duplex, sessionEnd <-chan struct{}) {
 	ended := make(chan error, 2)
-	go func() { ended <- copyHalf(local, host) }()
-	go func() { ended <- copyHalf(host, local) }()
+	go func() { ended <- channel.CopyHalf(local, host) }()
+	go func() { ended <- channel.CopyHalf(host, local) }()
 	broken := false
 	for left := 2; left > 0; {
 		select {
@@ -97,18 +97,4 @@ func join(host *channel.Conn, local duplex, sessionEnd <-chan struct{}) {
 	}
 	local.Close()
 	host.Close()
-}
-
-// halfCloser is a connection that can be ended in one direction.
-type halfCloser interface {
-	io.Writer
-	CloseWrite() error
-}
-
-// copyHalf copies one direction and its end.
-func copyHalf(dst halfCloser, src io.Reader) error {
-	if _, err := io.CopyBuffer(onlyWriter{dst}, onlyReader{src}, make([]byte, copySize)); err != nil {
-		return err
-	}
-	return dst.CloseWrite()
 }

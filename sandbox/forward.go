@@ -3,7 +3,6 @@ package sandbox
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -70,26 +69,14 @@ func (g *guest) forward(ctx context.Context, conn *net.TCPConn, port uint16) err
 	stop := context.AfterFunc(ctx, func() { conn.Close(); remote.Close() })
 	defer stop()
 	sent := make(chan error, 1)
-	go func() { sent <- copyHalf(remote, conn) }()
-	err = copyHalf(conn, remote)
+	go func() { sent <- channel.CopyHalf(remote, conn) }()
+	err = channel.CopyHalf(conn, remote)
 	if err != nil {
 		// What the guest broke off is broken off here too.
 		reset(conn)
 		remote.Close()
 	}
 	return errors.Join(err, <-sent)
-}
-
-// copyHalf copies one direction, and its end.
-func copyHalf(to interface {
-	io.Writer
-	CloseWrite() error
-}, from io.Reader) error {
-	buf := make([]byte, channel.ChunkSize)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, buf); err != nil {
-		return err
-	}
-	return to.CloseWrite()
 }
 
 // reset ends a connection as broken.

@@ -75,12 +75,9 @@ func joinConns(ctx context.Context, local *net.UnixConn, remote *channel.Conn) e
 	defer broken(nil)
 	defer context.AfterFunc(ctx, func() { local.Close(); remote.Close() })()
 	var both sync.WaitGroup
-	copying := func(to interface {
-		io.Writer
-		CloseWrite() error
-	}, from io.Reader) func() {
+	copying := func(to channel.HalfCloser, from io.Reader) func() {
 		return func() {
-			if err := copyHalf(to, from); err != nil {
+			if err := channel.CopyHalf(to, from); err != nil {
 				broken(fmt.Errorf("a direction broke: %w", err))
 			}
 		}

@@ -46,6 +46,22 @@ type Conn struct {
 // Conn's from then on.
 func NewConn(stream net.Conn) *Conn { return &Conn{Conn: stream} }
 
+// HalfCloser is a connection of which one direction can be ended.
+type HalfCloser interface {
+	io.Writer
+	CloseWrite() error
+}
+
+// CopyHalf copies one direction of a connection, and its end.
+func CopyHalf(dst HalfCloser, src io.Reader) error {
+	// Without the shortcuts that io.Copy would take, which size their own buffers.
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, ChunkSize))
+	if err != nil {
+		return err
+	}
+	return dst.CloseWrite()
+}
+
 // Forward connects to a TCP port of the guest's loopback. It waits for the
 // guest's answer until ctx ends; ErrRefused is one.
 func (s *Session) Forward(ctx context.Context, port uint16) (*Conn, error) {
