@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/hyperhq/hyper/test/harness"
 )
 
 // testKilled kills the processes of a pod with five containers: all of them are
@@ -38,7 +40,7 @@ func testKilled(t *testing.T, n *node) {
 					t.Errorf("container %d exited with %d", i, s.ExitCode)
 				}
 			}
-			eventually(t, patience, func() error {
+			harness.Eventually(t, patience, func() error {
 				if s := p.status(t); s.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
 					return fmt.Errorf("the pod is %v", s.State)
 				}
@@ -140,7 +142,7 @@ func testContainerdRestarts(t *testing.T, n *node) {
 			t.Errorf("after signal %d it says %q", signal, got)
 		}
 		before := c.output(t)
-		eventually(t, patience, func() error {
+		harness.Eventually(t, patience, func() error {
 			if c.output(t) == before {
 				return fmt.Errorf("after signal %d nothing more is logged", signal)
 			}

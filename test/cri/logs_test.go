@@ -9,6 +9,8 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/hyperhq/hyper/test/harness"
 )
 
 // entry is one line of a log.
@@ -70,7 +72,7 @@ func testLogs(t *testing.T, n *node) {
 func testLogRotation(t *testing.T, n *node) {
 	const lines = 100
 	c := n.pod(t, nil).run(t, []string{"probe", "trickle", fmt.Sprint(lines), "20"})
-	eventually(t, patience, func() error {
+	harness.Eventually(t, patience, func() error {
 		if data, err := os.ReadFile(c.log); err != nil || len(data) == 0 {
 			return fmt.Errorf("nothing is in the log: %v", err)
 		}

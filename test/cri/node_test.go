@@ -73,7 +73,7 @@ func (n *node) makeBridge(t *testing.T) {
 func (n *node) awaitImages(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{image.Name, image.Pause} {
-		eventually(t, patience, func() error {
+		harness.Eventually(t, patience, func() error {
 			r, err := n.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
 			if err == nil && r.Image == nil {
 				err = fmt.Errorf("CRI does not know the image %s", name)
@@ -122,25 +122,4 @@ func (n *node) command(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out.String())
 	}
 	return out.String()
-}
-
-// eventually repeats a check until it passes, for what ends asynchronously
-// without an event that a test could wait for; it fails with the last error.
-func eventually(t *testing.T, limit time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.After(limit)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Error(err)
-			return
-		}
-	}
 }

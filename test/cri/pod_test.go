@@ -15,6 +15,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/hyperhq/hyper/test/image"
+
+	"github.com/hyperhq/hyper/test/harness"
 )
 
 // pod is a sandbox that a test has made.
@@ -265,7 +267,7 @@ func (c *container) status(t *testing.T) *runtimeapi.ContainerStatus {
 func (c *container) exit(t *testing.T) *runtimeapi.ContainerStatus {
 	t.Helper()
 	var s *runtimeapi.ContainerStatus
-	eventually(t, patience, func() error {
+	harness.Eventually(t, patience, func() error {
 		if s = c.status(t); s.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 			return fmt.Errorf("the container is still %v", s.State)
 		}
@@ -277,7 +279,7 @@ func (c *container) exit(t *testing.T) *runtimeapi.ContainerStatus {
 // await waits until the container has written exactly a text.
 func (c *container) await(t *testing.T, text string) {
 	t.Helper()
-	eventually(t, patience, func() error {
+	harness.Eventually(t, patience, func() error {
 		if out := c.output(t); out != text {
 			return fmt.Errorf("the container says %q, want %q", out, text)
 		}

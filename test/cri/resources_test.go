@@ -14,7 +14,7 @@ import (
 func testStats(t *testing.T, n *node) {
 	p := n.pod(t, nil)
 	c := p.run(t, []string{"probe", "allocate", "40"}, func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
-	eventually(t, patience, func() error {
+	harness.Eventually(t, patience, func() error {
 		r, err := n.runtime.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: c.id})
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func testPodStats(t *testing.T, n *node) {
 	p := n.pod(t, nil)
 	c := p.sleeper(t)
 	c.exec(t, "ping", "-c", "3", "-i", "0.2", harness.PodGateway4)
-	eventually(t, patience, func() error {
+	harness.Eventually(t, patience, func() error {
 		r, err := n.runtime.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id})
 		if err != nil {
 			return err

@@ -187,7 +187,7 @@ func checkLet(t *testing.T, l *loop) {
 	if err := l.remove(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, 5*time.Second, func() error {
 		if l.there() {
 			return fmt.Errorf("%s is in use", l.path)
 		}

@@ -128,7 +128,7 @@ func testKilled(t *testing.T, c *harness.Cell) {
 // checkCleaned checks that a task whose shim is gone is gone, or can be deleted.
 func checkCleaned(t *testing.T, task *harness.Task) {
 	t.Helper()
-	eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, 5*time.Second, func() error {
 		if _, err := task.TryDelete(t); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("deleting the task after its shim was killed: %w", err)
 		}
@@ -220,7 +220,7 @@ func testEndWhileDown(t *testing.T, c *harness.Cell) {
 // when it starts may remove it.
 func checkEnded(t *testing.T, task *harness.Task, status uint32) {
 	t.Helper()
-	eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, 5*time.Second, func() error {
 		state, err := task.State(t)
 		switch {
 		case errdefs.IsNotFound(err):

@@ -91,7 +91,7 @@ func testMemoryGoesBack(t *testing.T, c *harness.Cell) {
 	if r := task.Shell(t, "rm /used/file"); r.Status != 0 {
 		t.Fatalf("got %+v", r)
 	}
-	eventually(t, 30*time.Second, func() error {
+	harness.Eventually(t, 30*time.Second, func() error {
 		if now := residentMiB(t, c); now > full-used*8/10 {
 			return fmt.Errorf("the machine has %d MiB, %d when %d were used", now, full, used)
 		}
@@ -124,7 +124,7 @@ func testPodGrows(t *testing.T, c *harness.Cell) {
 	last.Wait(t, harness.Patience)
 	last.Delete(t)
 	begin := time.Now()
-	eventually(t, 30*time.Second, func() error {
+	harness.Eventually(t, 30*time.Second, func() error {
 		if now := machineMemory(t, first); now > grown-100 {
 			return fmt.Errorf("the machine has %d MiB, %d before a container of 160 was deleted", now, grown)
 		}
@@ -148,7 +148,7 @@ func testUpdateGrows(t *testing.T, c *harness.Cell) {
 	if r := first.Do(t, "cat", "/sys/fs/cgroup/memory.max"); r.Stdout != "524288000\n" {
 		t.Errorf("after the update: %+v", r)
 	}
-	eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, 10*time.Second, func() error {
 		if now := machineMemory(t, first); now < 500 {
 			return fmt.Errorf("the machine has %d MiB", now)
 		}

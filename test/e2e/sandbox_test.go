@@ -166,7 +166,7 @@ func testSandboxDoesNotBoot(t *testing.T, c *harness.Cell) {
 		t.Errorf("starting it: %v", err)
 	}
 	// containerd has shut it down.
-	eventually(t, 5*time.Second, func() error { return noProcess(c) })
+	harness.Eventually(t, 5*time.Second, func() error { return noProcess(c) })
 }
 
 // noProcess is an error while the cell has a sandbox.

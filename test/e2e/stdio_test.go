@@ -351,7 +351,7 @@ func testBinaryLogger(t *testing.T, c *harness.Cell) {
 		t.Errorf("got %+v", r)
 	}
 	want := fmt.Sprintf("dir %s %s %s\ndone\n", dir, c.Namespace, container.ID)
-	eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, 10*time.Second, func() error {
 		if who, _ := os.ReadFile(filepath.Join(dir, "who")); string(who) != want {
 			return fmt.Errorf("the logger says %q, want %q", who, want)
 		}

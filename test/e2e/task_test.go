@@ -238,7 +238,7 @@ func testOOM(t *testing.T, c *harness.Cell) {
 func testMetrics(t *testing.T, c *harness.Cell) {
 	task := running(t, c)
 	// What sets the init up may still be there for a moment.
-	eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, 10*time.Second, func() error {
 		metric, err := task.Metrics(t)
 		if err != nil {
 			return err
@@ -269,7 +269,7 @@ func testPids(t *testing.T, c *harness.Cell) {
 	p.Start(t)
 	p.Expect(t, "ready\n")
 	var known int
-	eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, 10*time.Second, func() error {
 		pids, err := task.Pids(t)
 		if err != nil {
 			return err

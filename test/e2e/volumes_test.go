@@ -88,7 +88,7 @@ func testChangedVolume(t *testing.T, c *harness.Cell) {
 	for round, text := range []string{"two\n", "three\n"} {
 		v.write(map[string]string{"key": text, "new": "y\n"})
 		changed := time.Now()
-		eventually(t, 10*time.Second, func() error {
+		harness.Eventually(t, 10*time.Second, func() error {
 			if n := strings.Count(watcher.Output(), "moved ..data\n"); n != round+1 {
 				return fmt.Errorf("%d exchanges were seen: %q", n, watcher.Output())
 			}
