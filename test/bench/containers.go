@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/hyperhq/hyper/test/harness"
@@ -80,17 +78,9 @@ func (b *bench) inside(t *script, execs, floods int) {
 	}
 	b.report.add(series[0], series[1])
 
-	series = b.series("memory of the shim (PSS)", "MB")
+	series = b.series("memory of the shim after that (PSS)", "MB")
 	for j, task := range tasks {
-		shim, ok := b.contestants[j].cell.Shim(task.Container.ID)
-		if !ok {
-			t.Fatalf("no shim of %s", task.Container.ID)
-		}
-		pss, err := proportionalMB(shim.PID)
-		if err != nil {
-			t.Fatalf("%v", err)
-		}
-		series[j].add(pss)
+		series[j].add(pss(t, b.contestants[j].shim(t, task).PID))
 	}
 	b.report.add(series[0], series[1])
 }
@@ -113,18 +103,3 @@ func (c *counter) Write(b []byte) (int, error) {
 }
 
 var _ io.Writer = (*counter)(nil)
-
-// proportionalMB is a process's share of the memory that it uses.
-func proportionalMB(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		var kib float64
-		if _, err := fmt.Sscanf(line, "Pss: %g kB", &kib); err == nil {
-			return kib * 1024 / 1e6, nil
-		}
-	}
-	return 0, fmt.Errorf("no Pss of the process %d", pid)
-}

@@ -87,6 +87,10 @@ func measure(ctx context.Context, n int) (err error) {
 	if err := b.runs(ctx, n); err != nil {
 		return err
 	}
+	fmt.Fprintln(os.Stderr, "measuring the shims")
+	if err := b.shims(ctx, max(n/2, 1), 5*n); err != nil {
+		return err
+	}
 	fmt.Fprintln(os.Stderr, "measuring in containers that run")
 	if err := run(ctx, func(s *script) { b.inside(s, 2*n, max(n/3, 1)) }); err != nil {
 		return err
