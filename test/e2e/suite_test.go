@@ -131,6 +131,9 @@ func suite() []test {
 
 		{name: "ctr/run", run: testCtrRun},
 		{name: "ctr/task", run: testCtrTask},
+		{name: "ctr/terminal", run: testCtrTerminal},
+		{name: "ctr/terminal of execs", run: testCtrExecTerminal},
+		{name: "ctr/attach", run: testCtrAttach},
 		{name: "ctr/runtime info", run: testRuntimeInfo, vm: true},
 
 		{name: "faults/killed", run: testKilled, vm: true},
