@@ -34,6 +34,8 @@ func suite() []test {
 		{name: "process/paths and sysctls", run: testPaths},
 		{name: "process/devices", run: testDevices},
 		{name: "process/namespaces", run: testNamespaces},
+		{name: "process/user namespace by ctr", run: testCtrUserNamespace},
+		{name: "process/user namespace and mounts", run: testUserNamespaceMounts},
 
 		{name: "rootfs/use", run: testRootfs},
 		{name: "rootfs/executables", run: testExecutables},
