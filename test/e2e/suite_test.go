@@ -112,7 +112,9 @@ func suite() []test {
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
 		{name: "hooks/run", run: testHooks},
-		{name: "hooks/refuse", run: testFailingHook},
+		{name: "hooks/in the container", run: testContainerHooks},
+		{name: "hooks/refuse", run: testFailingHooks},
+		{name: "hooks/of a script", run: testScriptHook, vm: true},
 
 		{name: "network/given", run: testGivenNetwork},
 		{name: "network/later", run: testLaterNetwork},
