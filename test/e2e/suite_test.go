@@ -138,6 +138,7 @@ func suite() []test {
 		{name: "ctr/terminal", run: testCtrTerminal},
 		{name: "ctr/terminal of execs", run: testCtrExecTerminal},
 		{name: "ctr/attach", run: testCtrAttach},
+		{name: "nerdctl/use", run: testNerdctl},
 		{name: "ctr/runtime info", run: testRuntimeInfo, vm: true},
 
 		{name: "faults/killed", run: testKilled, vm: true},

@@ -42,7 +42,8 @@ func atPrompt(t *testing.T, term *harness.Terminal) {
 		}
 	}
 	term.Expect(t, "# ")
-	// ctr leaves its terminal's own translation of newlines on: they are "\r\r\n".
+	// ctr leaves its terminal's own translation of newlines on: they are "\r\r\n",
+	// with nerdctl "\r\n".
 	say("echo $((6*7)) is it\r", "echo $((6*7)) is it\r", "\n42 is it\r", "# ")
 	say("stty size\r", "\n37 91\r", "# ")
 	say("sh -c \"trap 'echo now; stty size' WINCH; echo begin; while :; do sleep 0.1; done\"\r", "\nbegin\r")
@@ -50,8 +51,8 @@ func atPrompt(t *testing.T, term *harness.Terminal) {
 	say("", "\nnow\r", "\n45 123\r")
 	say("\x03", "^C", "# ")
 	say("echo $?\r", "\n130\r", "# ")
-	say("echo go; cat; echo done with $?\r", "\ngo\r\r\n")
-	say("typed\r", "typed\r\r\ntyped\r\r\n")
+	say("echo go; cat; echo done with $?\r", "\ngo\r")
+	say("typed\r", "typed\r", "\ntyped\r")
 	say("\x04", "done with 0\r", "# ")
 }
 
