@@ -78,7 +78,7 @@ uninstall: ## Remove what install has put under PREFIX; the configuration stays
 
 ##@ Checking
 
-.PHONY: lint test race fuzz bench demo containerd
+.PHONY: lint test race fuzz bench demo containerd nerdctl
 lint: ## Check formatting, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted as gofmt does:"; echo "$$unformatted"; exit 1; fi
@@ -87,6 +87,9 @@ lint: ## Check formatting, go vet, staticcheck
 
 containerd: ## Fetch the containerds that the tests run against, into the cache
 	@hack/fetch-containerd >/dev/null
+
+nerdctl: ## Build nerdctl into the cache, for the test that runs it
+	@hack/fetch-nerdctl >/dev/null
 
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
 	@status=0; \

@@ -237,7 +237,5 @@ func (c *Container) afterDelete(ctx context.Context) {
 	if err := unmountRootfs(filepath.Join(c.bundle, rootfsDir)); err != nil {
 		c.log.WithError(err).Error("deleting a container")
 	}
-	if err := c.runHooks(ctx, c.plan.Hooks.Stopped, specs.StateStopped); err != nil {
-		c.log.WithError(err).Warn("a poststop hook failed")
-	}
+	c.runStopHooks(ctx)
 }

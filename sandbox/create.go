@@ -65,6 +65,9 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkGuestHooks(spec); err != nil {
+		return nil, err
+	}
 	c := &Container{
 		id:      o.ID,
 		bundle:  o.Bundle,

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
@@ -124,10 +123,7 @@ func (p *Process) Start(ctx context.Context) error {
 		p.container.sandbox.tasks.Go(p.watch)
 		return nil
 	}
-	if err := p.container.runHooks(ctx, p.container.plan.Hooks.Started, specs.StateRunning); err != nil {
-		p.container.log.WithError(err).Warn("a poststart hook failed")
-	}
-	return nil
+	return p.container.runStartedHooks(ctx)
 }
 
 // Signal sends the process a signal. errdefs.ErrNotFound once it has ended.

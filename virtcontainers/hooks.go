@@ -2,9 +2,14 @@ package virtcontainers
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// DefaultHookTimeout bounds a hook that has no timeout of its own and that
+// somebody waits for.
+const DefaultHookTimeout = 2 * time.Minute
 
 // planHooks keeps on the host the hooks that run in the runtime's namespace, and
 // sends the container's to the guest. A createContainer hook is a program of the
@@ -29,6 +34,14 @@ func (p *Plan) planHooks(at Placement) error {
 	}
 	p.Guest.Hooks = &specs.Hooks{StartContainer: hooks.StartContainer}
 	for i, h := range hooks.CreateContainer {
+		if len(h.Args) == 0 {
+			h.Args = []string{h.Path}
+		}
+		if h.Timeout == nil {
+			// Create waits for it.
+			seconds := int(DefaultHookTimeout.Seconds())
+			h.Timeout = &seconds
+		}
 		h.Path = p.share(at, HostMount{
 			Type:     "bind",
 			Source:   h.Path,

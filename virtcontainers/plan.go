@@ -121,6 +121,7 @@ func NewPlan(spec *specs.Spec, at Placement) (*Plan, error) {
 		p.planDiskMounts,
 		p.planMounts,
 		p.planNamespaces,
+		p.planUserNamespace,
 		p.planResources,
 		p.planDevices,
 		p.planSecurity,

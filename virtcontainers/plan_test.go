@@ -191,7 +191,11 @@ func TestHooksGoWhereTheyBelong(t *testing.T) {
 	if !reflect.DeepEqual(p.Hooks, want) {
 		t.Errorf("host %+v", p.Hooks)
 	}
-	guest := &specs.Hooks{CreateContainer: hook("/guest/c1/hooks/0"), StartContainer: hook("/startContainer")}
+	timeout := int(DefaultHookTimeout.Seconds())
+	guest := &specs.Hooks{
+		CreateContainer: []specs.Hook{{Path: "/guest/c1/hooks/0", Args: []string{"/createContainer"}, Timeout: &timeout}},
+		StartContainer:  hook("/startContainer"),
+	}
 	if !reflect.DeepEqual(p.Guest.Hooks, guest) {
 		t.Errorf("guest %+v", p.Guest.Hooks)
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // server serves one page at every address, and says when it does.
-const server = `mkdir /tmp/www && echo a page >/tmp/www/index.html && httpd -h /tmp/www -p %s && echo serving; exec sleep 100000`
+const server = `mkdir -p /tmp/www && echo a page >/tmp/www/index.html && httpd -h /tmp/www -p %s && echo serving; exec sleep 100000`
 
 // inNetwork gives a container a network namespace that is there already.
 func inNetwork(ns *harness.NetNS) harness.Option {

@@ -34,6 +34,8 @@ func suite() []test {
 		{name: "process/paths and sysctls", run: testPaths},
 		{name: "process/devices", run: testDevices},
 		{name: "process/namespaces", run: testNamespaces},
+		{name: "process/user namespace by ctr", run: testCtrUserNamespace},
+		{name: "process/user namespace and mounts", run: testUserNamespaceMounts},
 
 		{name: "rootfs/use", run: testRootfs},
 		{name: "rootfs/executables", run: testExecutables},
@@ -110,7 +112,9 @@ func suite() []test {
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
 		{name: "hooks/run", run: testHooks},
-		{name: "hooks/refuse", run: testFailingHook},
+		{name: "hooks/in the container", run: testContainerHooks},
+		{name: "hooks/refuse", run: testFailingHooks},
+		{name: "hooks/of a script", run: testScriptHook, vm: true},
 
 		{name: "network/given", run: testGivenNetwork},
 		{name: "network/later", run: testLaterNetwork},
@@ -131,6 +135,10 @@ func suite() []test {
 
 		{name: "ctr/run", run: testCtrRun},
 		{name: "ctr/task", run: testCtrTask},
+		{name: "ctr/terminal", run: testCtrTerminal},
+		{name: "ctr/terminal of execs", run: testCtrExecTerminal},
+		{name: "ctr/attach", run: testCtrAttach},
+		{name: "nerdctl/use", run: testNerdctl},
 		{name: "ctr/runtime info", run: testRuntimeInfo, vm: true},
 
 		{name: "faults/killed", run: testKilled, vm: true},

@@ -31,6 +31,8 @@ type CellOptions struct {
 	Reaper *Reaper
 	// CRI is nil for a containerd without it.
 	CRI *CRI
+	// Host is nil for a containerd that runs where this process does.
+	Host *Host
 }
 
 // Cell is one private containerd with one guest kernel and one runtime.
@@ -46,6 +48,7 @@ type Cell struct {
 	// Parts is what the cell is made from.
 	Parts *Parts
 
+	options CellOptions
 	chainID string
 	kernel  string
 	reaper  *Reaper
@@ -63,9 +66,9 @@ func NewCell(ctx context.Context, o CellOptions) (*Cell, error) {
 	bin := filepath.Join(o.Containerd, "bin")
 	c := &Cell{
 		Dir: dir, Namespace: namespaceOf(dir), Runtime: o.Runtime, Version: version(o.Containerd), Parts: o.Parts,
-		chainID: o.Image.ChainID, kernel: o.Kernel, reaper: o.Reaper,
+		options: o, chainID: o.Image.ChainID, kernel: o.Kernel, reaper: o.Reaper,
 		daemon: &daemon{
-			dir: dir, bin: bin, reaper: o.Reaper,
+			dir: dir, bin: bin, reaper: o.Reaper, host: o.Host,
 			path: strings.Join([]string{filepath.Join(o.Parts.Output, "bin"), bin, o.Parts.RuncBin, os.Getenv("PATH")}, ":"),
 		},
 	}
@@ -181,6 +184,12 @@ func (c *Cell) Ctr(ctx context.Context, args ...string) (string, error) {
 // CtrCommand is a ctr that is to be run with RunCommand.
 func (c *Cell) CtrCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return c.daemon.ctr(ctx, c.Namespace, args...)
+}
+
+// Command is a program that is to be run with RunCommand where containerd runs, and
+// with its environment.
+func (c *Cell) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return c.daemon.command(ctx, name, args...)
 }
 
 // RunCommand runs a command to its end.

@@ -22,6 +22,7 @@ type daemon struct {
 	dir    string // everything is below
 	bin    string // directory of containerd and ctr
 	path   string // of the daemon's environment
+	host   *Host  // where it runs, or nil
 	reaper *Reaper
 
 	cmd  *exec.Cmd
@@ -108,9 +109,7 @@ func (d *daemon) start() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(d.bin, "containerd"), "--config", filepath.Join(d.dir, "config.toml"))
-	cmd.Dir = d.dir
-	cmd.Env = d.environment()
+	cmd := d.command(context.Background(), filepath.Join(d.bin, "containerd"), "--config", filepath.Join(d.dir, "config.toml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	// Its own session: an interrupt typed at the terminal is for the test run.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
@@ -166,9 +165,17 @@ func (d *daemon) end(sig unix.Signal) error {
 // ctr runs the client of this containerd's version, as a user would.
 func (d *daemon) ctr(ctx context.Context, namespace string, args ...string) *exec.Cmd {
 	args = append([]string{"--address", d.socket(), "--namespace", namespace}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "ctr"), args...)
+	return d.command(ctx, filepath.Join(d.bin, "ctr"), args...)
+}
+
+// command is a program with the daemon's environment, where the daemon runs.
+func (d *daemon) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = d.dir
 	cmd.Env = d.environment()
+	if d.host != nil {
+		d.host.Enter(cmd)
+	}
 	return cmd
 }
 

@@ -30,7 +30,8 @@ done
 echo ready
 read -r _ || exit 0`
 
-// NewHost makes a host that goes with the test.
+// NewHost makes a host that goes with the test. This cell's containerd does not
+// run in it: see In.
 func (c *Cell) NewHost(t T) *Host {
 	t.Helper()
 	h := &Host{NetNS: NewNetNS(t)}
@@ -57,6 +58,24 @@ func (c *Cell) NewHost(t T) *Host {
 	}
 	h.pid = cmd.Process.Pid
 	return h
+}
+
+// In starts another cell like this one, whose containerd and all that it starts
+// are in the host. It ends with the test.
+func (c *Cell) In(t T, h *Host) *Cell {
+	t.Helper()
+	options := c.options
+	options.Host = h
+	inside, err := NewCell(t.Context(), options)
+	if err != nil {
+		t.Fatalf("starting a containerd in a host: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := inside.Close(); err != nil {
+			t.Fatalf("ending the containerd of a host: %v", err)
+		}
+	})
+	return inside
 }
 
 // Shell runs a script in the host.

@@ -23,6 +23,8 @@ type Parts struct {
 	Containerds []string
 	// RuncBin is a directory with runc, for runtimes to compare with.
 	RuncBin string
+	// Nerdctl is the program, or empty if there is none.
+	Nerdctl string
 	// Kernels are the guest kernels that are built: "hyperkernel", "cloud".
 	Kernels []string
 }
@@ -51,6 +53,9 @@ func FindParts() (*Parts, error) {
 	}
 	if len(p.Containerds) == 0 {
 		return nil, fmt.Errorf("no %s/containerd-*/bin/containerd: run `make containerd`", cache)
+	}
+	if nerdctls, _ := filepath.Glob(filepath.Join(cache, "nerdctl-*", "bin", "nerdctl")); len(nerdctls) > 0 {
+		p.Nerdctl = nerdctls[len(nerdctls)-1]
 	}
 	p.RuncBin = filepath.Join(cache, "runc", "bin")
 	for _, kernel := range []string{"hyperkernel", "cloud"} {

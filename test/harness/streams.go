@@ -216,6 +216,15 @@ func (b *Buffer) String() string {
 	return b.buf.String()
 }
 
+// dropThrough forgets everything up to the end of a text that is there.
+func (b *Buffer) dropThrough(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := strings.Index(b.buf.String(), text); i >= 0 {
+		b.buf.Next(i + len(text))
+	}
+}
+
 func (b *Buffer) expect(t T, text string) string {
 	t.Helper()
 	timeout := time.After(Patience / 2)

@@ -25,6 +25,7 @@ const usage = `usage: probe COMMAND
   listen ADDRESS TEXT  answer each TCP connection with TEXT, then with what it sends
   dial ADDRESS         connect by TCP or to a socket's path, send stdin, print the answer
   dials PATH COUNT     connect to a socket COUNT times, one after the other, for an echo
+  ping ADDRESS         have an echo by ICMP without a raw socket, as sysctls permit it
   watch DIRECTORY      print its inotify events, as "moved ..data", for good
   shm KEY [TEXT]       make a System V segment that holds TEXT, or print the one there is
 `
@@ -50,6 +51,8 @@ func run(args []string) error {
 		return dial(words[0])
 	case args[0] == "dials" && len(words) == 2:
 		return dials(words[0], words[1])
+	case args[0] == "ping" && len(words) == 1:
+		return ping(words[0])
 	case args[0] == "watch" && len(words) == 1:
 		return watch(words[0])
 	case args[0] == "shm" && len(words) > 0:

@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listen serves TCP for good: each connection gets the text, and then back what
@@ -55,6 +58,32 @@ func dial(address string) error {
 	}
 	_, err = io.Copy(os.Stdout, conn)
 	return err
+}
+
+// ping sends one echo request by an ICMP socket of datagrams, and waits for the
+// reply.
+func ping(address string) error {
+	to, err := netip.ParseAddr(address)
+	if err != nil || !to.Is4() {
+		return fmt.Errorf("%q is no IPv4 address", address)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP)
+	if err != nil {
+		return fmt.Errorf("making an ICMP socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		return err
+	}
+	// An echo request; the kernel fills in the id and the sum.
+	if err := unix.Sendto(fd, []byte{8, 0, 0, 0, 0, 0, 0, 1}, 0, &unix.SockaddrInet4{Addr: to.As4()}); err != nil {
+		return err
+	}
+	reply := make([]byte, 64)
+	if n, _, err := unix.Recvfrom(fd, reply, 0); err != nil || n < 8 || reply[0] != 0 {
+		return fmt.Errorf("no echo: %x, %v", reply[:max(n, 0)], err)
+	}
+	return nil
 }
 
 // dials connects to a unix socket that echoes, count times.
