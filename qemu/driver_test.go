@@ -71,7 +71,7 @@ func goodSpec(t *testing.T) virtcontainers.VMSpec {
 	t.Helper()
 	return virtcontainers.VMSpec{
 		ID: "test", VCPUs: 1, MemoryMiB: 64,
-		Kernel: writeFile(t, "vmlinux", pvhKernel(), 0o644),
+		Kernel: writeFile(t, "vmlinux", haltingKernel(), 0o644),
 		Image:  writeFile(t, "initrd.img", []byte("070701"), 0o644),
 	}
 }

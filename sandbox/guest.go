@@ -89,6 +89,7 @@ func (g *guest) run() {
 
 	var followers sync.WaitGroup
 	following, stop := context.WithCancel(context.Background())
+	followers.Go(func() { g.machine.Answered(following) })
 	followers.Go(func() { g.sandbox.forwardEvents(following, g) })
 	followers.Go(func() { g.network.follow(following) })
 	followers.Go(func() { g.forwardLoopback(following, g.network.file) })
@@ -136,6 +137,7 @@ func (g *guest) boot(phases *phases) error {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
 	g.machine = machine
+	phases.steps["cloned"] = machine.Cloned
 	if err := recordProcesses(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
 		g.kill()
 		return err

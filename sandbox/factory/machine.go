@@ -14,12 +14,19 @@ import (
 // partnerTimeout bounds the end of one process of a machine after the other's.
 const partnerTimeout = 10 * time.Second
 
+// afterwardsTimeout bounds what is done when the guest has answered.
+const afterwardsTimeout = 30 * time.Second
+
 // Machine is a virtual machine and the daemon that serves its share.
 type Machine struct {
 	virtcontainers.VM
-	share daemon
-	done  chan struct{}
-	err   error // written before done is closed, read after
+	share daemon // nil if it has none
+	// Cloned says that it goes on where a template was saved.
+	Cloned bool
+	// afterwards is done when the guest has answered, or nil.
+	afterwards func(context.Context) error
+	done       chan struct{}
+	err        error // written before done is closed, read after
 }
 
 // daemon is what a machine needs of the process that serves its share.
@@ -42,13 +49,30 @@ func newMachine(vm virtcontainers.VM, share daemon) *Machine {
 	return m
 }
 
+// Answered tells that the guest has answered: what would have been in its way may be
+// done now. It is called once, and returns when that is done.
+func (m *Machine) Answered(ctx context.Context) {
+	if m.afterwards == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, afterwardsTimeout)
+	defer cancel()
+	if err := m.afterwards(ctx); err != nil && ctx.Err() == nil {
+		log.L.WithError(err).Warn("a machine works, but not all that it should have is there")
+	}
+}
+
 // watch ends the machine as a whole when one of its processes ends.
 func (m *Machine) watch() {
 	var err error
+	var shareDone <-chan struct{} // never, if there is no share
+	if m.share != nil {
+		shareDone = m.share.Done()
+	}
 	select {
 	case <-m.VM.Done():
 		err = m.VM.Err()
-	case <-m.share.Done():
+	case <-shareDone:
 		if err = m.share.Err(); err != nil {
 			err = fmt.Errorf("the daemon that shares files with the guest ended: %w", err)
 		}
@@ -66,12 +90,20 @@ func (m *Machine) watch() {
 }
 
 func (m *Machine) end(ctx context.Context) error {
-	return errors.Join(m.VM.Kill(ctx), m.share.Kill(ctx))
+	err := m.VM.Kill(ctx)
+	if m.share != nil {
+		err = errors.Join(err, m.share.Kill(ctx))
+	}
+	return err
 }
 
 // Processes are the machine's processes on the host.
 func (m *Machine) Processes() []Process {
-	return []Process{{m.VM.PID(), "qemu"}, {m.share.PID(), "virtiofsd"}}
+	all := []Process{{m.VM.PID(), "qemu"}}
+	if m.share != nil {
+		all = append(all, Process{m.share.PID(), "virtiofsd"})
+	}
+	return all
 }
 
 // Done is closed once all of the machine's processes are gone.
