@@ -3,6 +3,7 @@ package factory
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -122,6 +123,9 @@ func (f *Cloning) cloneOf(ctx context.Context, spec Spec, im *template.Image) (*
 		return nil, err
 	}
 	defer state.Close()
+	if spec.ShareDir == "" {
+		return f.sharing(ctx, vm, im, state)
+	}
 	memory, err := template.NewMemory(im.MemorySize())
 	if err != nil {
 		return nil, err
@@ -134,6 +138,21 @@ func (f *Cloning) cloneOf(ctx context.Context, spec Spec, im *template.Image) (*
 	return f.cold.withShare(ctx, spec, vm, func(ctx context.Context, vm virtcontainers.VMSpec) (virtcontainers.VM, error) {
 		return f.cold.hypervisor.StartClone(ctx, vm, saved)
 	})
+}
+
+// sharing starts a clone that has the memory in common with others, but for what it
+// changes.
+func (f *Cloning) sharing(ctx context.Context, vm virtcontainers.VMSpec, im *template.Image, state *os.File) (*Machine, error) {
+	memory, err := f.store.Share(im)
+	if err != nil {
+		return nil, err
+	}
+	clone, err := f.cold.hypervisor.StartClone(ctx, vm, virtcontainers.Saved{State: state, Memory: memory.File})
+	if err != nil {
+		return nil, errors.Join(err, memory.Close())
+	}
+	// As long as the machine lives, so that others find it.
+	return newMachine(clone, nil, memory), nil
 }
 
 // template is the machine that is saved for a kind.

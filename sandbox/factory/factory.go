@@ -72,7 +72,7 @@ func (f *Cold) withShare(ctx context.Context, spec Spec, vm virtcontainers.VMSpe
 		if err != nil {
 			return nil, err
 		}
-		return newMachine(machine, nil), nil
+		return newMachine(machine, nil, nil), nil
 	}
 	share, err := virtiofsd.Start(ctx, virtiofsd.Config{
 		Path:      f.config.Virtiofsd.Path,
@@ -90,7 +90,7 @@ func (f *Cold) withShare(ctx context.Context, spec Spec, vm virtcontainers.VMSpe
 	if err != nil {
 		return nil, errors.Join(err, share.Kill(context.WithoutCancel(ctx)))
 	}
-	return newMachine(machine, share), nil
+	return newMachine(machine, share, nil), nil
 }
 
 // vmSpec is the machine of a spec, but for its share.

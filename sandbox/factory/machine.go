@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/containerd/log"
@@ -20,7 +21,8 @@ const afterwardsTimeout = 30 * time.Second
 // Machine is a virtual machine and the daemon that serves its share.
 type Machine struct {
 	virtcontainers.VM
-	share daemon // nil if it has none
+	share daemon    // nil if it has none
+	held  io.Closer // what it needs as long as it lives, or nil
 	// Cloned says that it goes on where a template was saved.
 	Cloned bool
 	// afterwards is done when the guest has answered, or nil.
@@ -43,8 +45,10 @@ type Process struct {
 	Name string
 }
 
-func newMachine(vm virtcontainers.VM, share daemon) *Machine {
-	m := &Machine{VM: vm, share: share, done: make(chan struct{})}
+// newMachine makes a machine of its parts: share and held, which is closed when the
+// machine has ended, may be nil.
+func newMachine(vm virtcontainers.VM, share daemon, held io.Closer) *Machine {
+	m := &Machine{VM: vm, share: share, held: held, done: make(chan struct{})}
 	go m.watch()
 	return m
 }
@@ -84,6 +88,11 @@ func (m *Machine) watch() {
 	defer cancel()
 	if undo := m.end(ctx); undo != nil {
 		log.L.WithError(undo).Error("ending a machine")
+	}
+	if m.held != nil {
+		if err := m.held.Close(); err != nil {
+			log.L.WithError(err).Warn("ending a machine")
+		}
 	}
 	m.err = err
 	close(m.done)
