@@ -43,7 +43,7 @@ func hostProcessor(cpuinfo string) string {
 		key, _, _ := strings.Cut(line, ":")
 		switch strings.TrimSpace(key) {
 		case "vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags", "vmx flags", "address sizes":
-			b.WriteString(line)
+			b.WriteString(strings.TrimSuffix(line, "\n") + "\n")
 		}
 	}
 	return b.String()

@@ -217,6 +217,11 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		return err
 	}
 	phases.end("configured")
+	if err := g.setClock(ctx); err != nil {
+		g.session.Close()
+		return err
+	}
+	phases.end("clock")
 	if g.network, err = newGuestNetwork(g); err != nil {
 		g.session.Close()
 		return err
