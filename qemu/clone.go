@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/hyperhq/hyper/virtcontainers"
 )
@@ -59,28 +61,52 @@ func (d *Driver) StartClone(ctx context.Context, spec virtcontainers.VMSpec, sav
 
 // resume has a QEMU that was just started go on from what was saved.
 func (m *machine) resume(ctx context.Context, spec virtcontainers.VMSpec, saved virtcontainers.Saved) error {
+	steps := newSteps()
 	var filled sync.WaitGroup
 	var fillErr error
 	if saved.Fill != nil {
 		filled.Go(func() { fillErr = saved.Fill() })
 	}
 	err := m.monitor.PrepareMigration(ctx)
+	steps.end("monitor")
 	filled.Wait()
 	if err := errors.Join(fillErr, err); err != nil {
 		return err
 	}
+	steps.end("memory")
 	if err := m.monitor.Restore(ctx, saved.State); err != nil {
 		return err
 	}
 	if err := m.awaitMigration(ctx); err != nil {
 		return err
 	}
+	steps.end("state")
 	if spec.Share != nil {
 		if err := m.plugShare(ctx, spec.Share.Tag); err != nil {
 			return err
 		}
+		steps.end("share")
 	}
-	return m.monitor.Cont(ctx)
+	if err := m.monitor.Cont(ctx); err != nil {
+		return err
+	}
+	steps.end("continue")
+	log.G(ctx).WithFields(steps.fields).Debug("a clone runs")
+	return nil
+}
+
+// steps measures what follows each other, in milliseconds.
+type steps struct {
+	last   time.Time
+	fields log.Fields
+}
+
+func newSteps() *steps { return &steps{last: time.Now(), fields: log.Fields{}} }
+
+func (s *steps) end(name string) {
+	now := time.Now()
+	s.fields[name+"_ms"] = float64(now.Sub(s.last).Microseconds()) / 1000
+	s.last = now
 }
 
 // plugged are the arguments of device_add for a device that a clone is given.
@@ -92,6 +118,7 @@ type plugged struct {
 	Chardev   string `json:"chardev,omitempty"`
 	Tag       string `json:"tag,omitempty"`
 	Reporting bool   `json:"free-page-reporting,omitempty"`
+	NoLegacy  string `json:"disable-legacy,omitempty"` // as for cards, where there is a choice
 	MemDev    string `json:"memdev,omitempty"`
 	BlockSize uint64 `json:"block-size,omitempty"`
 }
@@ -125,7 +152,7 @@ func (m *machine) ReclaimMemory(ctx context.Context) error {
 		err = fmt.Errorf("its memory is its template's, but for what it has changed: %w", errdefs.ErrNotImplemented)
 	}
 	if err == nil {
-		err = m.orGone(m.plugForGood(ctx, reclaimPlug, plugged{Driver: "virtio-balloon-pci", Reporting: true}))
+		err = m.orGone(m.plugForGood(ctx, reclaimPlug, plugged{Driver: "virtio-balloon-pci", Reporting: true, NoLegacy: "on"}))
 	}
 	if err != nil {
 		return fmt.Errorf("have VM %q give memory back: %w", m.id, err)

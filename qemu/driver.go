@@ -151,6 +151,11 @@ func (l *launch) run() (*machine, error) {
 	if d.steadyTSC {
 		p.tscKHz = d.clock.tscKHz()
 	}
+	if l.role == saves && !p.kvm && p.tscKHz == 0 {
+		// The guest would find its clock's rate by itself, in the moments that this
+		// process leaves it: clones would have clocks that are wrong by any factor.
+		return nil, fmt.Errorf("the rate of the time stamp counter is not known: %w", errdefs.ErrFailedPrecondition)
+	}
 	namespaces := uintptr(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
 	if l.netns == nil {
 		namespaces |= unix.CLONE_NEWNET

@@ -269,3 +269,33 @@ func TestTSC(t *testing.T) {
 		t.Errorf("%d kHz, then %d kHz", got, again)
 	}
 }
+
+// TestTSCOfABusyHost has the processor taken away between the readings of the two
+// clocks: what such samples tell would be off by any factor.
+func TestTSCOfABusyHost(t *testing.T) {
+	begin := time.Now()
+	const khz, width = 2_600_000, 500
+	at := func(counts uint64, after time.Duration, width uint64) tscSample {
+		return tscSample{counter: counts, width: width, at: begin.Add(after)}
+	}
+	first := at(1000, 0, width)
+	for _, tc := range []struct {
+		name string
+		from tscSample
+		to   tscSample
+		want uint64
+	}{
+		{"steady", first, at(1000+100*khz, 100*time.Millisecond, width), khz},
+		{"too soon", first, at(1000+khz/2, 500*time.Microsecond, width), 0},
+		{"backwards", first, at(0, 100*time.Millisecond, width), 0},
+		{"late second", first, at(1000+100*khz, 200*time.Millisecond, 100*khz), 0},
+		{"late first", at(1000, 0, 100*khz), at(1000+100*khz, 10*time.Millisecond, width), 0},
+	} {
+		if got := tc.from.until(tc.to); got != tc.want {
+			t.Errorf("%s: %d kHz, want %d", tc.name, got, tc.want)
+		}
+	}
+	if s := sampleTSC(); s.width == 0 {
+		t.Error("a sample that took no time")
+	}
+}

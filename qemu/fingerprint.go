@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -25,6 +27,14 @@ func (d *Driver) Fingerprint(spec virtcontainers.VMSpec) (string, error) {
 			fmt.Fprintf(&b, " %d %d %d", st.Dev, st.Ino, st.Ctim.Nano())
 		}
 		b.WriteByte('\n')
+	}
+	if d.accel.kvm {
+		// The host's kernel has a part in what a processor's state is.
+		var host unix.Utsname
+		if err := unix.Uname(&host); err != nil {
+			return "", fmt.Errorf("look at what a template is made of: %w", err)
+		}
+		fmt.Fprintf(&b, "%s %s\n", unix.ByteSliceToString(host.Release[:]), unix.ByteSliceToString(host.Version[:]))
 	}
 	spec.ID = "template"
 	// The clock's rate is measured anew each time, and differs a little.

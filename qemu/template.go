@@ -33,7 +33,11 @@ func (d *Driver) StartTemplate(ctx context.Context, spec virtcontainers.VMSpec, 
 	if err != nil {
 		return nil, fmt.Errorf("start template %q: %w", spec.ID, err)
 	}
-	return (&launch{driver: d, spec: spec, role: saves, memory: memory}).start()
+	if err := d.clock.awaitTSC(ctx); err != nil {
+		return nil, fmt.Errorf("start template %q: %w", spec.ID, err)
+	}
+	l := &launch{driver: d, spec: spec, role: saves, memory: memory}
+	return l.start()
 }
 
 // checkTemplate refuses what cannot be saved or cloned.

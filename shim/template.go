@@ -66,7 +66,11 @@ func (b *builder) begin(kind factory.Kind) error {
 	if err := b.startOutside(cmd); err != nil {
 		return fmt.Errorf("start a builder of templates: %w", err)
 	}
-	go func() { _ = cmd.Wait() }() // ends with the builder, or with us
+	go func() { // ends with the builder, or with us
+		if err := cmd.Wait(); err != nil {
+			log.L.WithError(err).Warn("no template was built: the directory of templates says why")
+		}
+	}()
 	// It waits for its request, so that it uses nothing of the pod's.
 	err = b.home.Enter(cmd.Process.Pid)
 	if err == nil {

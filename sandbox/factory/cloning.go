@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -89,14 +90,27 @@ func (f *Cloning) clone(ctx context.Context, spec Spec, kind Kind) (_ *Machine, 
 		return nil, key, errors.Join(err, f.judge(ctx, im, err))
 	}
 	machine.Cloned = true
-	machine.afterwards = func(ctx context.Context) error {
-		err := machine.ReclaimMemory(ctx)
-		if errdefs.IsNotImplemented(err) {
-			return nil
-		}
+	machine.afterwards = machine.reclaimLater
+	return machine, key, nil
+}
+
+// reclaimDelay is how long a clone is left alone until it is given the device by which
+// it gives memory back: a guest that has just started has better to do, and one that is
+// gone by then never had to.
+const reclaimDelay = 3 * time.Second
+
+func (m *Machine) reclaimLater(ctx context.Context) error {
+	delay := time.NewTimer(reclaimDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := m.ReclaimMemory(ctx); !errdefs.IsNotImplemented(err) {
 		return err
 	}
-	return machine, key, nil
+	return nil // its memory is its template's
 }
 
 // judge removes a template of which no clone could be made, if that is its fault.
