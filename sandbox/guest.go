@@ -146,6 +146,9 @@ func (g *guest) boot(phases *phases) error {
 	close(g.started)
 
 	if err := g.connect(ctx, phases); err != nil {
+		if s.life.Err() == nil {
+			machine.Failed(err)
+		}
 		g.awaitEnd()
 		// What the guest said is read before it is ended, which would be in it.
 		logged := machine.Log()

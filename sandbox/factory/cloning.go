@@ -91,6 +91,7 @@ func (f *Cloning) clone(ctx context.Context, spec Spec, kind Kind) (_ *Machine, 
 	}
 	machine.Cloned = true
 	machine.afterwards = machine.reclaimLater
+	machine.disown = func(err error) error { return f.store.Discredit(im, err) }
 	return machine, key, nil
 }
 

@@ -2,6 +2,7 @@ package factory
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,6 +126,31 @@ func TestCloning(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(c.Template.Directory, "holders")); err != nil || len(left) > 0 {
 		t.Errorf("holders that are gone: %v, %v", left, err)
+	}
+}
+
+// TestCloneThatDoesNotAnswer: who has waited for it in vain says so, and no other is
+// made like it.
+func TestCloneThatDoesNotAnswer(t *testing.T) {
+	c := testConfig(t)
+	f, err := NewCloning(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := testSpec(t, false)
+	if err := Build(t.Context(), c, Kind{Size: spec.Size, MaxMemoryMiB: spec.MaxMemoryMiB}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.Make(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Failed(errors.New("no answer"))
+	if err := m.Kill(t.Context()); err != nil || !m.Cloned {
+		t.Errorf("a clone: %v, %v", m.Cloned, err)
+	}
+	if answer(t, f, spec) {
+		t.Error("another clone")
 	}
 }
 

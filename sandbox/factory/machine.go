@@ -25,6 +25,8 @@ type Machine struct {
 	held  io.Closer // what it needs as long as it lives, or nil
 	// Cloned says that it goes on where a template was saved.
 	Cloned bool
+	// disown takes note that the guest does not answer as it should, or is nil.
+	disown func(error) error
 	// afterwards is done when the guest has answered, or nil.
 	afterwards func(context.Context) error
 	done       chan struct{}
@@ -63,6 +65,17 @@ func (m *Machine) Answered(ctx context.Context) {
 	defer cancel()
 	if err := m.afterwards(ctx); err != nil && ctx.Err() == nil {
 		log.L.WithError(err).Warn("a machine works, but not all that it should have is there")
+	}
+}
+
+// Failed tells that the guest has not answered: if the machine is a clone, no other
+// shall be made like it.
+func (m *Machine) Failed(err error) {
+	if m.disown == nil {
+		return
+	}
+	if err := m.disown(err); err != nil {
+		log.L.WithError(err).Warn("a template of no use may be used again")
 	}
 }
 

@@ -105,6 +105,7 @@ func decodeRuns(b []byte, h head) (runs []run, pages uint64, err error) {
 // Image is a stored machine. Its file is open, and stays what it is.
 type Image struct {
 	file *os.File
+	info os.FileInfo // of the file
 	key  string
 	head head
 	runs []run
@@ -148,7 +149,7 @@ func openImage(path, key string) (_ *Image, err error) {
 	if want := uint64(h.stateAt()) + uint64(h.state) + pages*pageSize; uint64(info.Size()) != want {
 		return nil, fmt.Errorf("%w: it has %d bytes, not %d", ErrDamaged, info.Size(), want)
 	}
-	return &Image{file: f, key: key, head: h, runs: runs}, nil
+	return &Image{file: f, info: info, key: key, head: h, runs: runs}, nil
 }
 
 func (h head) stateAt() int64 { return headSize + int64(h.runs)*runSize }

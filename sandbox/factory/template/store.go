@@ -68,24 +68,22 @@ func (s *Store) Open(key string) (*Image, error) {
 }
 
 // Drop removes the template that an image is of, unless another has come in its
-// place. It is for one that is damaged.
+// place. It is for one that is damaged. The image may be closed.
 func (s *Store) Drop(im *Image) error {
 	now, err := os.Stat(im.file.Name())
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	mine, ferr := im.file.Stat()
-	if err := errors.Join(err, ferr); err != nil {
+	case err != nil:
 		return fmt.Errorf("drop template %s: %w", im.key, err)
-	}
-	if !os.SameFile(now, mine) {
+	case !os.SameFile(now, im.info):
 		return nil
 	}
 	return s.remove(im.file.Name())
 }
 
 // Discredit removes the template that an image is of, and has it not built again for
-// a while. It is for one that is whole and yet of no use.
+// a while. It is for one that is whole and yet of no use. The image may be closed.
 func (s *Store) Discredit(im *Image, why error) error {
 	return errors.Join(s.Drop(im), s.fail(im.key, why))
 }
