@@ -123,6 +123,10 @@ func TestCloning(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("a template of %d KiB", info.Size()>>10)
+		// What the image was unpacked from is a quarter of what the boot leaves.
+		if info.Size() > 40<<20 {
+			t.Errorf("a template of %d MiB: what is free is stored too", info.Size()>>20)
+		}
 	}
 	if left, err := os.ReadDir(filepath.Join(c.Template.Directory, "holders")); err != nil || len(left) > 0 {
 		t.Errorf("holders that are gone: %v, %v", left, err)
