@@ -62,8 +62,9 @@ func (f *Cloning) Make(ctx context.Context, spec Spec) (*Machine, error) {
 	default:
 		log.L.WithError(err).Warn("a template is of no use: the machine boots")
 	}
+	forbidden := errdefs.IsPermissionDenied(err) // a builder would not be allowed more
 	machine, err = f.cold.Make(ctx, spec)
-	if err == nil && key != "" && f.begin != nil {
+	if err == nil && key != "" && f.begin != nil && !forbidden {
 		machine.afterwards = func(context.Context) error {
 			if !f.store.Wanted(key) {
 				return nil

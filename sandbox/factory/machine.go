@@ -9,11 +9,16 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/hyperhq/hyper/qemu/process"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // partnerTimeout bounds the end of one process of a machine after the other's.
 const partnerTimeout = 10 * time.Second
+
+// lastMoment is how long it may take until the end of a virtual machine is known
+// after that of its daemon.
+const lastMoment = 200 * time.Millisecond
 
 // afterwardsTimeout bounds what is done when the guest has answered.
 const afterwardsTimeout = 30 * time.Second
@@ -94,7 +99,8 @@ func (m *Machine) watch() {
 			err = fmt.Errorf("the daemon that shares files with the guest ended: %w", err)
 		}
 		// A daemon ends by itself when its machine hangs up: then the machine
-		// says why.
+		// says why, perhaps a moment later.
+		m.awaitWhy(err)
 		err = errors.Join(err, m.VM.Err())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), partnerTimeout)
@@ -109,6 +115,21 @@ func (m *Machine) watch() {
 	}
 	m.err = err
 	close(m.done)
+}
+
+// awaitWhy waits a moment for the end of a virtual machine whose daemon has ended as
+// it should.
+func (m *Machine) awaitWhy(ended error) {
+	var exit *process.ExitError
+	if ended != nil && !(errors.As(ended, &exit) && exit.Clean) {
+		return
+	}
+	moment := time.NewTimer(lastMoment)
+	defer moment.Stop()
+	select {
+	case <-m.VM.Done():
+	case <-moment.C:
+	}
 }
 
 func (m *Machine) end(ctx context.Context) error {

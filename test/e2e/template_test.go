@@ -123,8 +123,9 @@ func once(t *testing.T, c *harness.Cell) bool {
 	return is
 }
 
-// testDamagedTemplate damages each part of a template: the next machine boots, and
-// makes a new one.
+// testDamagedTemplate damages a template, so that it shows when it is opened or only
+// while a machine starts: the next machine boots, and makes a new one. All the ways in
+// which one can be damaged are in the tests of the store.
 func testDamagedTemplate(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
 	once(t, c)
@@ -132,10 +133,8 @@ func testDamagedTemplate(t *testing.T, c *harness.Cell) {
 		name string
 		do   func(path string, size int64) error
 	}{
-		{"emptied", func(path string, _ int64) error { return os.Truncate(path, 0) }},
 		{"cut off", func(path string, size int64) error { return os.Truncate(path, size-1) }},
 		{"head", func(path string, _ int64) error { return flip(path, 9) }},
-		{"table", func(path string, _ int64) error { return flip(path, 60) }},
 		{"memory", func(path string, size int64) error { return flip(path, size-5000) }},
 	} {
 		t.Run(damage.name, func(t *testing.T) {

@@ -52,6 +52,9 @@ func (s *Store) path(key, suffix string) string { return filepath.Join(s.dir, ke
 // Open opens a template, which counts as used. errdefs.ErrNotFound if there is none;
 // one that is damaged is removed, and the error is ErrDamaged too.
 func (s *Store) Open(key string) (*Image, error) {
+	if err := s.checkOwner(); err != nil {
+		return nil, err
+	}
 	im, err := openImage(s.path(key, suffix), key)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -65,6 +68,22 @@ func (s *Store) Open(key string) (*Image, error) {
 	now := unix.NsecToTimespec(time.Now().UnixNano())
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, im.file.Name(), []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW)
 	return im, nil
+}
+
+// checkOwner refuses a directory that others may write to: what is in it becomes
+// somebody's machine.
+func (s *Store) checkOwner() error {
+	var st unix.Stat_t
+	err := unix.Stat(s.dir, &st)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("no templates in %s: %w", s.dir, errdefs.ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("look at the directory of templates, %s: %w", s.dir, err)
+	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0:
+		return fmt.Errorf("the directory of templates, %s, can be written to by others: give it to root, with mode 0700: %w", s.dir, errdefs.ErrPermissionDenied)
+	}
+	return nil
 }
 
 // Drop removes the template that an image is of, unless another has come in its
@@ -117,6 +136,9 @@ func (s *Store) Wanted(key string) bool {
 func (s *Store) Build(ctx context.Context, key string, save func(context.Context) (memory, state *os.File, err error)) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of templates: %w", err)
+	}
+	if err := s.checkOwner(); err != nil {
+		return err
 	}
 	unlock, err := s.lock()
 	if err != nil {

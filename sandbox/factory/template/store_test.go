@@ -342,6 +342,20 @@ func TestDropLeavesAnotherInItsPlace(t *testing.T) {
 	}
 }
 
+func TestADirectoryOfOthersIsNotUsed(t *testing.T) {
+	s := newStore(t)
+	build(t, s, "key", 1)
+	if err := os.Chmod(s.dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open("key"); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("open: %v", err)
+	}
+	if err := s.Build(t.Context(), "other", nil); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("build: %v", err)
+	}
+}
+
 // TestBounds has the least used make room.
 func TestBounds(t *testing.T) {
 	s := newStore(t)
