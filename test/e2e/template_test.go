@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -185,6 +186,7 @@ func testKilledBuilder(t *testing.T, c *harness.Cell) {
 		return nil
 	})
 	for _, p := range c.Builders() {
+		checkOutside(t, c, p)
 		if err := unix.Kill(p.PID, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -205,6 +207,28 @@ func testKilledBuilder(t *testing.T, c *harness.Cell) {
 	if !once(t, c) {
 		t.Error("the template is not used")
 	}
+}
+
+// checkOutside looks whether a builder has anything of the pod that wanted the
+// template: its mounts, or its cgroup.
+func checkOutside(t *testing.T, c *harness.Cell, p harness.Process) {
+	t.Helper()
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", p.PID))
+	ours, oerr := os.Readlink("/proc/self/ns/mnt")
+	if err := errors.Join(err, oerr); err != nil || theirs != ours {
+		t.Errorf("the builder is in mount namespace %s, containerd in %s (%v)", theirs, ours, err)
+	}
+	// It is moved before it is told what to build.
+	harness.Eventually(t, 10*time.Second, func() error {
+		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID))
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(cgroups), c.Namespace) {
+			return fmt.Errorf("the builder is in the pod's cgroup:\n%s", cgroups)
+		}
+		return nil
+	})
 }
 
 // testNoTemplates has machines boot.
