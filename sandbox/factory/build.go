@@ -16,9 +16,9 @@ import (
 // endTimeout bounds the end of a machine that was saved.
 const endTimeout = 10 * time.Second
 
-// Build makes the template of a kind, unless it is there, or another process builds
-// one. It boots a machine for it and saves that once its guest is fit for containers.
-// Its errors are those of template.Store.Build.
+// Build makes the template of a kind, unless it is there, another process builds
+// one, or a build of it failed not long ago. It boots a machine for it and saves that
+// once its guest is fit for containers.
 func Build(ctx context.Context, c *config.Config, kind Kind) error {
 	cold, err := NewCold(c)
 	if err != nil {
@@ -28,7 +28,7 @@ func Build(ctx context.Context, c *config.Config, kind Kind) error {
 	if err != nil {
 		return err
 	}
-	return storeOf(c).Build(ctx, key, func(ctx context.Context) (memory, state *os.File, err error) {
+	err = storeOf(c).Build(ctx, key, func(ctx context.Context) (memory, state *os.File, err error) {
 		vm, err := cold.template(kind)
 		if err != nil {
 			return nil, nil, err
@@ -46,6 +46,10 @@ func Build(ctx context.Context, c *config.Config, kind Kind) error {
 		}
 		return memory, state, nil
 	})
+	if errors.Is(err, template.ErrNotNow) {
+		return nil
+	}
+	return err
 }
 
 // save boots a machine and saves it in the two files.

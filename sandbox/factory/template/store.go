@@ -28,6 +28,10 @@ const (
 	maxReason = 4 << 10
 )
 
+// ErrNotNow says that a template is not built because another process builds one, or
+// because a build has failed not long ago.
+var ErrNotNow = errors.New("no template is built now")
+
 // Store is a directory of templates. Any number of processes may use it.
 type Store struct {
 	dir      string
@@ -119,9 +123,14 @@ func (s *Store) remove(path string) error {
 	return nil
 }
 
-// Wanted says that a template is not there and could be built. It is a guess: Build
-// makes sure.
+// Wanted says that a template is not there and could be built, and that nobody builds
+// one. It is a guess: Build makes sure.
 func (s *Store) Wanted(key string) bool {
+	return s.missing(key) && !s.building()
+}
+
+// missing says that a template is not there, nor was in vain built not long ago.
+func (s *Store) missing(key string) bool {
 	if _, err := os.Stat(s.path(key, suffix)); err == nil {
 		return false
 	}
@@ -129,10 +138,21 @@ func (s *Store) Wanted(key string) bool {
 	return err != nil || time.Since(info.ModTime()) > failSpell
 }
 
+// building says whether somebody holds the lock, without taking it.
+func (s *Store) building() bool {
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
+}
+
 // Build makes the template of a key unless it is there. save saves a machine: its
-// memory and the state of its devices, in files that Build closes. With
-// errdefs.ErrUnavailable another builds, and errdefs.ErrFailedPrecondition says that a
-// build failed not long ago; when this one fails, the next will be told so.
+// memory and the state of its devices, in files that Build closes. The error is
+// ErrNotNow where it is not to be built at this time; when a build fails, the next ones
+// get that for a while.
 func (s *Store) Build(ctx context.Context, key string, save func(context.Context) (memory, state *os.File, err error)) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of templates: %w", err)
@@ -148,9 +168,9 @@ func (s *Store) Build(ctx context.Context, key string, save func(context.Context
 	if _, err := os.Stat(s.path(key, suffix)); err == nil {
 		return nil
 	}
-	if !s.Wanted(key) {
+	if !s.missing(key) {
 		why, _ := os.ReadFile(s.path(key, failed))
-		return fmt.Errorf("a build failed less than %v ago (%s): %w", failSpell, why, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("%w: one failed less than %v ago: %s", ErrNotNow, failSpell, why)
 	}
 	if err := s.build(ctx, key, save); err != nil {
 		return errors.Join(fmt.Errorf("build template %s: %w", key, err), s.fail(key, err))
@@ -165,10 +185,11 @@ func (s *Store) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the templates: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// Of the open file, not of the process: it ends with the last who has that open.
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another process builds a template: %w", errdefs.ErrUnavailable)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("%w: another process builds one", ErrNotNow)
 		}
 		return nil, fmt.Errorf("lock the templates: %w", err)
 	}

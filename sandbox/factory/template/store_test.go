@@ -189,8 +189,8 @@ func TestOneBuilderAtATime(t *testing.T) {
 		second := s.Build(ctx, "third", func(context.Context) (memory, state *os.File, err error) {
 			return nil, nil, errors.New("two builders")
 		})
-		if !errdefs.IsUnavailable(second) {
-			t.Errorf("a second builder: %v", second)
+		if !errors.Is(second, ErrNotNow) || s.Wanted("third") {
+			t.Errorf("a second builder: %v, wanted %v", second, s.Wanted("third"))
 		}
 		memory, state = machine(t, 2)
 		return memory, state, nil
@@ -218,8 +218,8 @@ func TestKilledBuilder(t *testing.T) {
 	if _, err := io.ReadFull(out, word); err != nil || string(word) != "building" {
 		t.Fatalf("%q, %v", word, err)
 	}
-	if err := s.Build(t.Context(), "other", nil); !errdefs.IsUnavailable(err) {
-		t.Errorf("beside a builder: %v", err)
+	if err := s.Build(t.Context(), "other", nil); !errors.Is(err, ErrNotNow) || s.Wanted("other") {
+		t.Errorf("beside a builder: %v, wanted %v", err, s.Wanted("other"))
 	}
 	if err := child.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -241,7 +241,7 @@ func TestAFailedBuildIsNotTriedAgainAtOnce(t *testing.T) {
 	if s.Wanted("key") {
 		t.Error("it is wanted again")
 	}
-	if err := s.Build(t.Context(), "key", fail); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), broken.Error()) {
+	if err := s.Build(t.Context(), "key", fail); !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), broken.Error()) {
 		t.Errorf("at once: %v", err)
 	}
 	old := time.Now().Add(-failSpell - time.Minute)
