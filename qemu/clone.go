@@ -22,8 +22,8 @@ const (
 
 // StartClone implements virtcontainers.Cloner.
 //
-// Errors: those of Start, and ErrUnavailable, with QEMU's last words, if it would
-// not go on from what was saved.
+// Errors: those of Start and of saved.Fill, and ErrUnavailable, with QEMU's last
+// words, if it would not go on from what was saved.
 func (d *Driver) StartClone(ctx context.Context, spec virtcontainers.VMSpec, saved virtcontainers.Saved) (_ virtcontainers.VM, err error) {
 	defer func() {
 		if err != nil {
@@ -48,7 +48,9 @@ func (d *Driver) StartClone(ctx context.Context, spec virtcontainers.VMSpec, sav
 		return nil, err
 	}
 	if err := m.resume(ctx, spec, saved); err != nil {
-		err = fmt.Errorf("%w: %w\n%s", m.orGone(err), errdefs.ErrUnavailable, m.Log())
+		if !errors.As(err, new(*fillError)) {
+			err = fmt.Errorf("%w: %w\n%s", m.orGone(err), errdefs.ErrUnavailable, m.Log())
+		}
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		defer cancel()
 		if left := m.Kill(undo); left != nil {
@@ -70,7 +72,10 @@ func (m *machine) resume(ctx context.Context, spec virtcontainers.VMSpec, saved 
 	err := m.monitor.PrepareMigration(ctx)
 	steps.end("monitor")
 	filled.Wait()
-	if err := errors.Join(fillErr, err); err != nil {
+	if fillErr != nil {
+		return &fillError{fillErr}
+	}
+	if err != nil {
 		return err
 	}
 	steps.end("memory")
@@ -94,6 +99,11 @@ func (m *machine) resume(ctx context.Context, spec virtcontainers.VMSpec, saved 
 	log.G(ctx).WithFields(steps.fields).Debug("a clone runs")
 	return nil
 }
+
+// fillError is of the memory's filling, with which QEMU has nothing to do.
+type fillError struct{ error }
+
+func (e *fillError) Unwrap() error { return e.error }
 
 // steps measures what follows each other, in milliseconds.
 type steps struct {

@@ -239,6 +239,9 @@ func TestCloneErrors(t *testing.T) {
 		Memory: memory, State: small, Private: true, Fill: func() error { return filling },
 	})
 	checkError(t, err, filling)
+	if errdefs.IsUnavailable(err) {
+		t.Errorf("QEMU is blamed for %v", err)
+	}
 	if now := descriptorCount(t); now > descriptors {
 		t.Errorf("%d descriptors before, %d after", descriptors, now)
 	}
