@@ -26,6 +26,16 @@
 // succeeds. A guest that lets go of a device by itself changes nothing of that. The
 // guest can delay a detach until its context ends, and no more.
 //
+// A machine can be saved, and others go on where it was:
+//
+//	StartTemplate ──▶ boots ──Save──▶ stopped for good ──Kill──▶ gone
+//	StartClone ──▶ reads the state ──▶ is given its share ──▶ runs on
+//
+// A template's devices are those that every clone has; what differs is plugged in.
+// QEMU writes to the memory that it is handed: so memory that clones have in common
+// must be sealed by who hands it to them. A Save that fails leaves a machine that is
+// good for nothing but to be killed; a StartClone that fails leaves nothing.
+//
 // Memory is added and asked back while the guest runs, one request at a time: the
 // last counts. When growing fails its request stands until the next.
 package qemu

@@ -17,8 +17,8 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
-// boots measures from the start of QEMU until the agent answers, beside the
-// floor: see package floor.
+// boots measures from the start of QEMU until the agent answers: of machines that
+// boot, beside the floor (see package floor), and of clones of either kind.
 func (b *bench) boots(ctx context.Context, n int) error {
 	kernel, image := b.parts.Kernel(b.parts.Kernels[0])
 	driver, err := qemu.New(qemu.Config{Accel: qemu.AccelTCG}, log.G(ctx))
@@ -30,33 +30,48 @@ func (b *bench) boots(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	agent := &Series{Name: "cold boot to the first word: agent", Unit: "ms"}
-	word := &Series{Name: "cold boot to the first word: floor", Unit: "ms"}
-	for i := range n {
-		spec.Dir = filepath.Join(b.work, fmt.Sprintf("vm%d", i))
-		if err := os.Mkdir(spec.Dir, 0o711); err != nil {
-			return err
-		}
-		took, err := boot(ctx, driver, spec)
-		if err != nil {
-			return fmt.Errorf("booting the agent: %w", err)
-		}
-		agent.add(milliseconds(took))
-		if took, err = least.Boot(ctx); err != nil {
-			return err
-		}
-		word.add(milliseconds(took))
+	saved, err := saveTemplate(ctx, filepath.Join(b.work, "templates"), driver, spec)
+	if err != nil {
+		return fmt.Errorf("saving a template: %w", err)
 	}
-	b.report.add(agent, word)
+	defer saved.close()
+	ways := []struct {
+		series *Series
+		once   func() (time.Duration, error)
+	}{
+		{&Series{Name: "cold boot to the first word: agent", Unit: "ms"}, func() (time.Duration, error) {
+			return boot(ctx, func(ctx context.Context) (virtcontainers.VM, error) { return driver.Start(ctx, spec) })
+		}},
+		{&Series{Name: "clone with private memory to the first word", Unit: "ms"}, func() (time.Duration, error) {
+			return boot(ctx, func(ctx context.Context) (virtcontainers.VM, error) { return saved.private(ctx, driver, spec) })
+		}},
+		{&Series{Name: "clone with shared memory to the first word", Unit: "ms"}, func() (time.Duration, error) {
+			return boot(ctx, func(ctx context.Context) (virtcontainers.VM, error) { return saved.shared(ctx, driver, spec) })
+		}},
+		{&Series{Name: "cold boot to the first word: floor", Unit: "ms"}, func() (time.Duration, error) { return least.Boot(ctx) }},
+	}
+	for range n {
+		for _, way := range ways {
+			took, err := way.once()
+			if err != nil {
+				return fmt.Errorf("%s: %w", way.series.Name, err)
+			}
+			way.series.add(milliseconds(took))
+		}
+	}
+	cold, private, shared, word := ways[0].series, ways[1].series, ways[2].series, ways[3].series
+	b.report.add(cold, word)
+	b.report.add(private, cold)
+	b.report.add(shared, cold)
 	return nil
 }
 
 // boot starts a machine, waits until its agent answers, and ends it.
-func boot(ctx context.Context, driver *qemu.Driver, spec virtcontainers.VMSpec) (took time.Duration, err error) {
+func boot(ctx context.Context, start func(context.Context) (virtcontainers.VM, error)) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	begin := time.Now()
-	vm, err := driver.Start(ctx, spec)
+	vm, err := start(ctx)
 	if err != nil {
 		return 0, err
 	}

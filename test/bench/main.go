@@ -23,9 +23,10 @@ import (
 
 func main() {
 	n := flag.Int("n", 10, "how many pairs to measure of each comparison")
+	machines := flag.Bool("machines", false, "measure the starts of machines only, without containers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	err := measure(ctx, *n)
+	err := measure(ctx, *n, *machines)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -41,7 +42,7 @@ type bench struct {
 	report      Report
 }
 
-func measure(ctx context.Context, n int) (err error) {
+func measure(ctx context.Context, n int, machines bool) (err error) {
 	parts, err := harness.FindParts()
 	if err == nil {
 		err = parts.CheckHyper()
@@ -65,11 +66,22 @@ func measure(ctx context.Context, n int) (err error) {
 	if err := b.describe(); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "booting %d times\n", 2*n)
+	fmt.Fprintf(os.Stderr, "starting %d machines\n", 4*n)
 	if err := b.boots(ctx, n); err != nil {
 		return err
 	}
-	img, err := image.Build(ctx, work)
+	if !machines {
+		if err := b.containers(ctx, n); err != nil {
+			return err
+		}
+	}
+	fmt.Print(b.report.markdown())
+	return b.report.write(filepath.Join(parts.Output, "bench"))
+}
+
+// containers measures what is in machines, beside runc.
+func (b *bench) containers(ctx context.Context, n int) (err error) {
+	img, err := image.Build(ctx, b.work)
 	if err != nil {
 		return err
 	}
@@ -92,11 +104,7 @@ func measure(ctx context.Context, n int) (err error) {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "measuring in containers that run")
-	if err := run(ctx, func(s *script) { b.inside(s, 2*n, max(n/3, 1)) }); err != nil {
-		return err
-	}
-	fmt.Print(b.report.markdown())
-	return b.report.write(filepath.Join(parts.Output, "bench"))
+	return run(ctx, func(s *script) { b.inside(s, 2*n, max(n/3, 1)) })
 }
 
 // describe notes on what is measured.
