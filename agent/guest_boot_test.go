@@ -34,6 +34,7 @@ type testGuest struct {
 	listener *net.UnixListener
 	console  string
 	phases   []*agentv1.Phase
+	probe    bool // before each session
 
 	mu     sync.Mutex
 	nextID uint64
@@ -152,6 +153,11 @@ func (g *testGuest) connect(t testing.TB) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
+	if g.probe {
+		if err := channel.Probe(ctx, conn); err != nil {
+			t.Fatalf("probing the guest: %v", err)
+		}
+	}
 	session, err := channel.Connect(ctx, conn)
 	if err != nil {
 		log, _ := os.ReadFile(g.console)

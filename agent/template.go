@@ -22,6 +22,10 @@ func (a *Agent) fit(ctx context.Context) error {
 	if err := a.modules.loaded(ctx); err != nil {
 		return err
 	}
+	// Containers start without it too, only later.
+	if err := a.startSpare(ctx); err != nil {
+		a.log.infof("%v", err)
+	}
 	a.phases.mark("fit")
 	// What the boot has used and no clone needs would be in each clone's memory.
 	dropCaches(a.log)

@@ -8,6 +8,7 @@
 package reexec
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,6 +24,10 @@ const Hold = "hold"
 func init() {
 	if len(os.Args) == 2 && os.Args[1] == Hold && os.Getpid() == 1 && os.Getppid() == 0 {
 		hold()
+	}
+	if len(os.Args) == 2 && os.Args[1] == Spare && os.Getpid() == 1 && os.Getppid() == 0 {
+		fmt.Fprintln(os.Stderr, "hyper-agent:", spare())
+		os.Exit(1)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
 		libcontainer.Init()

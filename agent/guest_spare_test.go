@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyperhq/hyper/agent/reexec"
+)
+
+// TestGuestSpare runs containers whose init is a spare, which must be as all others.
+func TestGuestSpare(t *testing.T) {
+	list := kernels(t)
+	agent := buildAgent(t)
+	for _, dir := range list {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			g := startGuest(t, dir, agent)
+			g.probe = true
+			for _, c := range []struct {
+				name string
+				test func(*testing.T, *testGuest)
+			}{
+				{"taken by the first", testSpareIsTaken},
+				{"left by one that joins a namespace", testSpareIsLeft},
+				{"output", testOutput},
+				{"exit status", testExitStatus},
+				{"isolation", testIsolation},
+				{"user", testUser},
+				{"limits of the process", testProcessLimits},
+				{"seccomp", testSeccomp},
+				{"mounts", testMounts},
+				{"hooks", testHooks},
+				{"loopback", testLoopback},
+				{"missing command", testMissingCommand},
+				{"stdin", testStdin},
+				{"no stdio", testNoStdio},
+				{"terminal", testTerminal},
+				{"exec", testExec},
+				{"many at once", testSpareAmongMany},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					g.reconnect(t)
+					c.test(t, g)
+				})
+			}
+		})
+	}
+}
+
+// lookingForSpare is a container's configuration that prints the socket of a spare
+// that waits, and what tells a spare from an ordinary init.
+func lookingForSpare(id string) *specs.Spec {
+	spec := testSpec(id, "sh", "-c", "ls /spare; cat /proc/self/oom_score_adj /proc/1/cgroup; tr '\\0' ' ' </proc/1/environ; ls /proc/1/fd; cat /proc/1/comm")
+	score := 123
+	spec.Process.OOMScoreAdj = &score
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/spare", Type: "bind", Source: filepath.Dir(reexec.SpareSocket), Options: []string{"rbind", "ro"}})
+	return spec
+}
+
+func testSpareIsTaken(t *testing.T, g *testGuest) {
+	first, firstOut, _ := g.run(t, "first", lookingForSpare("first"))
+	second, secondOut, _ := g.run(t, "second", lookingForSpare("second"))
+	if first.GetStatus() != 0 || second.GetStatus() != 0 {
+		t.Fatalf("exited with %d and %d: %s%s", first.GetStatus(), second.GetStatus(), firstOut, secondOut)
+	}
+	if strings.Contains(firstOut, "spare.sock") {
+		t.Errorf("the first container left the spare init:\n%s", firstOut)
+	}
+	if firstOut != secondOut {
+		t.Errorf("the container of a spare init sees\n%sand one of an ordinary init\n%s", firstOut, secondOut)
+	}
+}
+
+func testSpareIsLeft(t *testing.T, g *testGuest) {
+	joins := lookingForSpare("joins")
+	for i := range joins.Linux.Namespaces {
+		if joins.Linux.Namespaces[i].Type == specs.IPCNamespace {
+			joins.Linux.Namespaces[i].Path = "/proc/1/ns/ipc"
+		}
+	}
+	exit, out, _ := g.run(t, "joins", joins)
+	if exit.GetStatus() != 0 || !strings.Contains(out, "spare.sock") {
+		t.Errorf("a container that joins a namespace exited with %d, and was not to take the spare init:\n%s", exit.GetStatus(), out)
+	}
+	exit, out, _ = g.run(t, "takes", lookingForSpare("takes"))
+	if exit.GetStatus() != 0 || strings.Contains(out, "spare.sock") {
+		t.Errorf("the next exited with %d, and was to take the spare init:\n%s", exit.GetStatus(), out)
+	}
+}
+
+func testSpareAmongMany(t *testing.T, g *testGuest) {
+	const count = 6
+	outs := make(chan string, count)
+	for i := range count {
+		go func() {
+			id := "many" + string(rune('a'+i))
+			exit, out, _ := g.run(t, id, testSpec(id, "hostname"))
+			if exit.GetStatus() != 0 || out != "ctr-"+id+"\n" {
+				t.Errorf("%s exited with %d: %q", id, exit.GetStatus(), out)
+			}
+			outs <- out
+		}()
+	}
+	for range count {
+		<-outs
+	}
+}
