@@ -203,6 +203,11 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	if err != nil {
 		return nil, err
 	}
+	root, err := a.findRootfs(ctx, id, req.GetRootfs())
+	if err != nil {
+		return nil, err
+	}
+	defer root.remove()
 	io, err := claimStdio(ctx, from, req.GetStreams())
 	if err != nil {
 		return nil, err
@@ -217,7 +222,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
-	if err := c.create(spec, io, a.relays, req, disks); err != nil {
+	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {
 		return nil, err
 	}
 	a.publish(c)

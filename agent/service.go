@@ -149,6 +149,15 @@ func (s *service) UpdateContainer(ctx context.Context, req *agentv1.UpdateContai
 	return &agentv1.UpdateContainerResponse{}, c.update(ctx, req.GetResources())
 }
 
+func (s *service) SaveChanges(ctx context.Context, req *agentv1.SaveChangesRequest) (*agentv1.SaveChangesResponse, error) {
+	c, err := s.agent.container(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	changed, err := c.saveChanges(ctx, s.streams, req.GetStream())
+	return &agentv1.SaveChangesResponse{Changed: changed}, err
+}
+
 func (s *service) Stats(_ context.Context, req *agentv1.ContainerRef) (*agentv1.StatsResponse, error) {
 	if req.GetContainerId() == "" {
 		metrics, err := guestStats()

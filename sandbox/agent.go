@@ -133,6 +133,15 @@ func (a *agentClient) resume(ctx context.Context, r *agentv1.ContainerRef) error
 	return err
 }
 
+// saveChanges takes as long as sending what has been written: ctx bounds it.
+func (a *agentClient) saveChanges(ctx context.Context, r *agentv1.SaveChangesRequest) (changed bool, err error) {
+	reply, err := a.raw.SaveChanges(ctx, r)
+	if err != nil {
+		return false, guestError(ctx, err)
+	}
+	return reply.GetChanged(), nil
+}
+
 func (a *agentClient) update(ctx context.Context, r *agentv1.UpdateContainerRequest) error {
 	_, err := call(ctx, callTimeout, a.raw.UpdateContainer, r)
 	return err

@@ -29,7 +29,11 @@ type Container struct {
 	sources        sources
 	sockets        []uint64
 	socketMessages []*agentv1.Socket
-	init           *Process
+	// rootDisks is nil if the root filesystem comes by the share, and missing are the
+	// layers then of which an image should be built.
+	rootDisks *rootDisks
+	missing   []string
+	init      *Process
 	// limits are those that size the machine, as they are now. They are guarded by
 	// the sandbox's lock.
 	limits *specs.LinuxResources
@@ -90,7 +94,8 @@ func (c *Container) Pause(ctx context.Context) error {
 		return fmt.Errorf("pausing container %s: %w", c.id, err)
 	}
 	c.setPaused(true)
-	return nil
+	// Whoever wants to look at what it has written pauses it for that.
+	return c.saveChanges(ctx)
 }
 
 // Resume lets a paused container go on.
@@ -205,6 +210,12 @@ func (c *Container) Signal(ctx context.Context, sig uint32) error {
 
 // delete releases the container in the guest and on the host.
 func (c *Container) delete(ctx context.Context) error {
+	if c.init.State() == Stopped {
+		if err := c.saveChanges(ctx); err != nil {
+			// That it cannot be kept is no reason to keep the container.
+			c.log.WithError(err).Error("what the container has written to its root filesystem is lost")
+		}
+	}
 	c.beginDeleting()
 	if agent, err := c.guest.call(); err == nil {
 		if err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
@@ -231,6 +242,7 @@ func (c *Container) afterDelete(ctx context.Context) {
 	c.beginDeleting()
 	c.sandbox.sockets.remove(c.sockets)
 	c.releaseDisks(ctx)
+	c.releaseRootDisks()
 	if err := c.sandbox.share.drop(c.id); err != nil {
 		c.log.WithError(err).Error("deleting a container")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,10 @@ type Options struct {
 	Config *config.Config
 	// Factory makes the virtual machine; nil is a cold boot as Config says.
 	Factory Factory
+	// ImageBuilder is the command that builds the disk image of layers, outside of the
+	// sandbox: it may outlive it. keepOut are directories whose mounts it must not keep
+	// alive. nil if none are to be built.
+	ImageBuilder func(lower, keepOut []string) *exec.Cmd
 }
 
 // Sandbox is one pod. Its methods may be called from any goroutine.
@@ -50,6 +55,8 @@ type Sandbox struct {
 	endLife    context.CancelFunc
 	tasks      sync.WaitGroup
 	nextStream atomic.Uint64
+	// rootfsMade counts root filesystems on disks, ever.
+	rootfsMade atomic.Uint64
 
 	createdAt time.Time
 	ending    sync.Once

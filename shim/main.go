@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/hyperhq/hyper/sandbox/layers"
 )
 
 // Name is the runtime's name to containerd.
@@ -61,6 +63,10 @@ func run(i invocation) error {
 		ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 		defer cancel()
 		return deleteTask(ctx, i, os.Stdout)
+	case actionBuildImage:
+		ctx, cancel := context.WithTimeout(context.Background(), layers.Deadline)
+		defer cancel()
+		return buildImage(ctx, i)
 	case "":
 		return serve(i)
 	}

@@ -23,7 +23,9 @@ func opener(i invocation, dir runDir, isolated error) func() (pod, error) {
 		if err != nil {
 			return pod{}, err
 		}
-		s, err := sandbox.New(sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c})
+		s, err := sandbox.New(sandbox.Options{
+			ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c, ImageBuilder: imageBuilder,
+		})
 		return pod{s}, err
 	}
 }

@@ -84,7 +84,7 @@ func (x VolumeChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VolumeChange_Kind.Descriptor instead.
 func (VolumeChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34, 0}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37, 0}
 }
 
 // A mount that the agent makes in the guest's own mount namespace.
@@ -462,7 +462,9 @@ type CreateContainerRequest struct {
 	// The agent waits for those that the machine has only just been given.
 	Disks []*Disk `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
 	// Unix sockets of the host, made before the container and gone with it.
-	Sockets       []*Socket `protobuf:"bytes,6,rep,name=sockets,proto3" json:"sockets,omitempty"`
+	Sockets []*Socket `protobuf:"bytes,6,rep,name=sockets,proto3" json:"sockets,omitempty"`
+	// The root file system, if it is on disks of the machine.
+	Rootfs        *Rootfs `protobuf:"bytes,7,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +541,75 @@ func (x *CreateContainerRequest) GetSockets() []*Socket {
 	return nil
 }
 
+func (x *CreateContainerRequest) GetRootfs() *Rootfs {
+	if x != nil {
+		return x.Rootfs
+	}
+	return nil
+}
+
+// Rootfs is a root file system that the agent puts together from disks: an overlay
+// of an EROFS image that is only read, and what the container writes.
+type Rootfs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`     // serial number of the disk with the image
+	Scratch       string                 `protobuf:"bytes,2,opt,name=scratch,proto3" json:"scratch,omitempty"` // of an ext4 disk for what is written; empty: a little memory
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`   // below /run/hyper/rootfs/<container_id>: where it is mounted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rootfs) Reset() {
+	*x = Rootfs{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rootfs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rootfs) ProtoMessage() {}
+
+func (x *Rootfs) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rootfs.ProtoReflect.Descriptor instead.
+func (*Rootfs) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Rootfs) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Rootfs) GetScratch() string {
+	if x != nil {
+		return x.Scratch
+	}
+	return ""
+}
+
+func (x *Rootfs) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 // Disk is a block device of the machine at its place in a container. The numbers
 // that it has in the guest are the guest's: the agent makes a node of it and a rule
 // in linux.resources.devices, and binds the node to its place.
@@ -556,7 +627,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +639,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +652,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Disk) GetSerial() string {
@@ -641,7 +712,7 @@ type Socket struct {
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +724,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +737,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Socket) GetId() uint64 {
@@ -713,7 +784,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +796,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +809,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -760,7 +831,7 @@ type CreateProcessRequest struct {
 
 func (x *CreateProcessRequest) Reset() {
 	*x = CreateProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +843,7 @@ func (x *CreateProcessRequest) String() string {
 func (*CreateProcessRequest) ProtoMessage() {}
 
 func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +856,7 @@ func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessRequest.ProtoReflect.Descriptor instead.
 func (*CreateProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateProcessRequest) GetContainerId() string {
@@ -824,7 +895,7 @@ type CreateProcessResponse struct {
 
 func (x *CreateProcessResponse) Reset() {
 	*x = CreateProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +907,7 @@ func (x *CreateProcessResponse) String() string {
 func (*CreateProcessResponse) ProtoMessage() {}
 
 func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +920,7 @@ func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessResponse.ProtoReflect.Descriptor instead.
 func (*CreateProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 // ProcessRef names a process: a container's init where exec_id is empty.
@@ -863,7 +934,7 @@ type ProcessRef struct {
 
 func (x *ProcessRef) Reset() {
 	*x = ProcessRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +946,7 @@ func (x *ProcessRef) String() string {
 func (*ProcessRef) ProtoMessage() {}
 
 func (x *ProcessRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +959,7 @@ func (x *ProcessRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRef.ProtoReflect.Descriptor instead.
 func (*ProcessRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProcessRef) GetContainerId() string {
@@ -914,7 +985,7 @@ type ContainerRef struct {
 
 func (x *ContainerRef) Reset() {
 	*x = ContainerRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +997,7 @@ func (x *ContainerRef) String() string {
 func (*ContainerRef) ProtoMessage() {}
 
 func (x *ContainerRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1010,7 @@ func (x *ContainerRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
 func (*ContainerRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ContainerRef) GetContainerId() string {
@@ -958,7 +1029,7 @@ type StartProcessResponse struct {
 
 func (x *StartProcessResponse) Reset() {
 	*x = StartProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1041,7 @@ func (x *StartProcessResponse) String() string {
 func (*StartProcessResponse) ProtoMessage() {}
 
 func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1054,7 @@ func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessResponse.ProtoReflect.Descriptor instead.
 func (*StartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartProcessResponse) GetPid() uint32 {
@@ -1011,7 +1082,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1094,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1107,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Exit) GetStatus() uint32 {
@@ -1086,7 +1157,7 @@ type SignalProcessRequest struct {
 
 func (x *SignalProcessRequest) Reset() {
 	*x = SignalProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1169,7 @@ func (x *SignalProcessRequest) String() string {
 func (*SignalProcessRequest) ProtoMessage() {}
 
 func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1182,7 @@ func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessRequest.ProtoReflect.Descriptor instead.
 func (*SignalProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignalProcessRequest) GetContainerId() string {
@@ -1150,7 +1221,7 @@ type SignalProcessResponse struct {
 
 func (x *SignalProcessResponse) Reset() {
 	*x = SignalProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1233,7 @@ func (x *SignalProcessResponse) String() string {
 func (*SignalProcessResponse) ProtoMessage() {}
 
 func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1246,7 @@ func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessResponse.ProtoReflect.Descriptor instead.
 func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 type ResizeTerminalRequest struct {
@@ -1190,7 +1261,7 @@ type ResizeTerminalRequest struct {
 
 func (x *ResizeTerminalRequest) Reset() {
 	*x = ResizeTerminalRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1273,7 @@ func (x *ResizeTerminalRequest) String() string {
 func (*ResizeTerminalRequest) ProtoMessage() {}
 
 func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1286,7 @@ func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResizeTerminalRequest) GetContainerId() string {
@@ -1254,7 +1325,7 @@ type ResizeTerminalResponse struct {
 
 func (x *ResizeTerminalResponse) Reset() {
 	*x = ResizeTerminalResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1337,7 @@ func (x *ResizeTerminalResponse) String() string {
 func (*ResizeTerminalResponse) ProtoMessage() {}
 
 func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1350,7 @@ func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type DeleteProcessResponse struct {
@@ -1290,7 +1361,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1373,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1386,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type PauseContainerResponse struct {
@@ -1326,7 +1397,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1409,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1422,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type ResumeContainerResponse struct {
@@ -1362,7 +1433,7 @@ type ResumeContainerResponse struct {
 
 func (x *ResumeContainerResponse) Reset() {
 	*x = ResumeContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1445,7 @@ func (x *ResumeContainerResponse) String() string {
 func (*ResumeContainerResponse) ProtoMessage() {}
 
 func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1458,7 @@ func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type UpdateContainerRequest struct {
@@ -1400,7 +1471,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1483,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1496,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateContainerRequest) GetContainerId() string {
@@ -1450,7 +1521,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1533,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1546,105 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
+type SaveChangesRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// A stream for the changes: a tar archive as of a layer of an OCI image. 0 only
+	// asks whether there are any.
+	Stream        uint64 `protobuf:"varint,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveChangesRequest) Reset() {
+	*x = SaveChangesRequest{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveChangesRequest) ProtoMessage() {}
+
+func (x *SaveChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveChangesRequest.ProtoReflect.Descriptor instead.
+func (*SaveChangesRequest) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SaveChangesRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *SaveChangesRequest) GetStream() uint64 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+type SaveChangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changed       bool                   `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveChangesResponse) Reset() {
+	*x = SaveChangesResponse{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveChangesResponse) ProtoMessage() {}
+
+func (x *SaveChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveChangesResponse.ProtoReflect.Descriptor instead.
+func (*SaveChangesResponse) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SaveChangesResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
 }
 
 type StatsResponse struct {
@@ -1488,7 +1657,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1669,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1682,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatsResponse) GetMetrics() []byte {
@@ -1532,7 +1701,7 @@ type PidsResponse struct {
 
 func (x *PidsResponse) Reset() {
 	*x = PidsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1713,7 @@ func (x *PidsResponse) String() string {
 func (*PidsResponse) ProtoMessage() {}
 
 func (x *PidsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1726,7 @@ func (x *PidsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsResponse.ProtoReflect.Descriptor instead.
 func (*PidsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PidsResponse) GetProcesses() []*Process {
@@ -1577,7 +1746,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1758,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1771,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1630,7 +1799,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1811,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1824,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetNetworkRequest) GetInterfaces() []*Interface {
@@ -1687,7 +1856,7 @@ type SetNetworkResponse struct {
 
 func (x *SetNetworkResponse) Reset() {
 	*x = SetNetworkResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1868,7 @@ func (x *SetNetworkResponse) String() string {
 func (*SetNetworkResponse) ProtoMessage() {}
 
 func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1881,7 @@ func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
 func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type Interface struct {
@@ -1727,7 +1896,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1908,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1921,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Interface) GetMac() string {
@@ -1798,7 +1967,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1979,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1992,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Route) GetDestination() string {
@@ -1886,7 +2055,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2067,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2080,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Neighbour) GetAddress() string {
@@ -1949,7 +2118,7 @@ type ChangeVolumeRequest struct {
 
 func (x *ChangeVolumeRequest) Reset() {
 	*x = ChangeVolumeRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2130,7 @@ func (x *ChangeVolumeRequest) String() string {
 func (*ChangeVolumeRequest) ProtoMessage() {}
 
 func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2143,7 @@ func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ChangeVolumeRequest) GetContainerId() string {
@@ -2013,7 +2182,7 @@ type ChangeVolumeResponse struct {
 
 func (x *ChangeVolumeResponse) Reset() {
 	*x = ChangeVolumeResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2194,7 @@ func (x *ChangeVolumeResponse) String() string {
 func (*ChangeVolumeResponse) ProtoMessage() {}
 
 func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2207,7 @@ func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeResponse.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 // VolumeChange is one change. Its paths are relative to the volume's root, which
@@ -2060,7 +2229,7 @@ type VolumeChange struct {
 
 func (x *VolumeChange) Reset() {
 	*x = VolumeChange{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2241,7 @@ func (x *VolumeChange) String() string {
 func (*VolumeChange) ProtoMessage() {}
 
 func (x *VolumeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2254,7 @@ func (x *VolumeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeChange.ProtoReflect.Descriptor instead.
 func (*VolumeChange) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VolumeChange) GetKind() VolumeChange_Kind {
@@ -2159,7 +2328,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2340,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2353,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 type Event struct {
@@ -2200,7 +2369,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2381,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2394,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2281,7 +2450,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2462,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2475,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Connection) GetSocketId() uint64 {
@@ -2332,7 +2501,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2513,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2526,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -2400,14 +2569,19 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x06stdout\x18\x03 \x01(\x04R\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x04 \x01(\x04R\x06stderr\x12\x14\n" +
 	"\x05width\x18\x05 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x06 \x01(\rR\x06height\"\x8f\x02\n" +
+	"\x06height\x18\x06 \x01(\rR\x06height\"\xbf\x02\n" +
 	"\x16CreateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
 	"\astreams\x18\x03 \x01(\v2\x17.hyper.agent.v1.StreamsR\astreams\x12-\n" +
 	"\x06mounts\x18\x04 \x03(\v2\x15.hyper.agent.v1.MountR\x06mounts\x12*\n" +
 	"\x05disks\x18\x05 \x03(\v2\x14.hyper.agent.v1.DiskR\x05disks\x120\n" +
-	"\asockets\x18\x06 \x03(\v2\x16.hyper.agent.v1.SocketR\asockets\"\x82\x01\n" +
+	"\asockets\x18\x06 \x03(\v2\x16.hyper.agent.v1.SocketR\asockets\x12.\n" +
+	"\x06rootfs\x18\a \x01(\v2\x16.hyper.agent.v1.RootfsR\x06rootfs\"P\n" +
+	"\x06Rootfs\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
+	"\ascratch\x18\x02 \x01(\tR\ascratch\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\"\x82\x01\n" +
 	"\x04Disk\x12\x16\n" +
 	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -2462,7 +2636,12 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x16UpdateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\"\x19\n" +
-	"\x17UpdateContainerResponse\")\n" +
+	"\x17UpdateContainerResponse\"O\n" +
+	"\x12SaveChangesRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\x04R\x06stream\"/\n" +
+	"\x13SaveChangesResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\bR\achanged\")\n" +
 	"\rStatsResponse\x12\x18\n" +
 	"\ametrics\x18\x01 \x01(\fR\ametrics\"E\n" +
 	"\fPidsResponse\x125\n" +
@@ -2533,8 +2712,7 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\tsocket_id\x18\x01 \x01(\x04R\bsocketId\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\x04R\fconnectionId\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xd3\n" +
-	"\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xab\v\n" +
 	"\x05Agent\x12P\n" +
 	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12b\n" +
 	"\x0fCreateContainer\x12&.hyper.agent.v1.CreateContainerRequest\x1a'.hyper.agent.v1.CreateContainerResponse\x12\\\n" +
@@ -2546,7 +2724,8 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\rDeleteProcess\x12\x1a.hyper.agent.v1.ProcessRef\x1a%.hyper.agent.v1.DeleteProcessResponse\x12V\n" +
 	"\x0ePauseContainer\x12\x1c.hyper.agent.v1.ContainerRef\x1a&.hyper.agent.v1.PauseContainerResponse\x12X\n" +
 	"\x0fResumeContainer\x12\x1c.hyper.agent.v1.ContainerRef\x1a'.hyper.agent.v1.ResumeContainerResponse\x12b\n" +
-	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12D\n" +
+	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12V\n" +
+	"\vSaveChanges\x12\".hyper.agent.v1.SaveChangesRequest\x1a#.hyper.agent.v1.SaveChangesResponse\x12D\n" +
 	"\x05Stats\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1d.hyper.agent.v1.StatsResponse\x12B\n" +
 	"\x04Pids\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1c.hyper.agent.v1.PidsResponse\x12S\n" +
 	"\n" +
@@ -2567,7 +2746,7 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hyper_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(VolumeChange_Kind)(0),          // 0: hyper.agent.v1.VolumeChange.Kind
 	(*Mount)(nil),                   // 1: hyper.agent.v1.Mount
@@ -2576,98 +2755,104 @@ var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(*Phase)(nil),                   // 4: hyper.agent.v1.Phase
 	(*Streams)(nil),                 // 5: hyper.agent.v1.Streams
 	(*CreateContainerRequest)(nil),  // 6: hyper.agent.v1.CreateContainerRequest
-	(*Disk)(nil),                    // 7: hyper.agent.v1.Disk
-	(*Socket)(nil),                  // 8: hyper.agent.v1.Socket
-	(*CreateContainerResponse)(nil), // 9: hyper.agent.v1.CreateContainerResponse
-	(*CreateProcessRequest)(nil),    // 10: hyper.agent.v1.CreateProcessRequest
-	(*CreateProcessResponse)(nil),   // 11: hyper.agent.v1.CreateProcessResponse
-	(*ProcessRef)(nil),              // 12: hyper.agent.v1.ProcessRef
-	(*ContainerRef)(nil),            // 13: hyper.agent.v1.ContainerRef
-	(*StartProcessResponse)(nil),    // 14: hyper.agent.v1.StartProcessResponse
-	(*Exit)(nil),                    // 15: hyper.agent.v1.Exit
-	(*SignalProcessRequest)(nil),    // 16: hyper.agent.v1.SignalProcessRequest
-	(*SignalProcessResponse)(nil),   // 17: hyper.agent.v1.SignalProcessResponse
-	(*ResizeTerminalRequest)(nil),   // 18: hyper.agent.v1.ResizeTerminalRequest
-	(*ResizeTerminalResponse)(nil),  // 19: hyper.agent.v1.ResizeTerminalResponse
-	(*DeleteProcessResponse)(nil),   // 20: hyper.agent.v1.DeleteProcessResponse
-	(*PauseContainerResponse)(nil),  // 21: hyper.agent.v1.PauseContainerResponse
-	(*ResumeContainerResponse)(nil), // 22: hyper.agent.v1.ResumeContainerResponse
-	(*UpdateContainerRequest)(nil),  // 23: hyper.agent.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil), // 24: hyper.agent.v1.UpdateContainerResponse
-	(*StatsResponse)(nil),           // 25: hyper.agent.v1.StatsResponse
-	(*PidsResponse)(nil),            // 26: hyper.agent.v1.PidsResponse
-	(*Process)(nil),                 // 27: hyper.agent.v1.Process
-	(*SetNetworkRequest)(nil),       // 28: hyper.agent.v1.SetNetworkRequest
-	(*SetNetworkResponse)(nil),      // 29: hyper.agent.v1.SetNetworkResponse
-	(*Interface)(nil),               // 30: hyper.agent.v1.Interface
-	(*Route)(nil),                   // 31: hyper.agent.v1.Route
-	(*Neighbour)(nil),               // 32: hyper.agent.v1.Neighbour
-	(*ChangeVolumeRequest)(nil),     // 33: hyper.agent.v1.ChangeVolumeRequest
-	(*ChangeVolumeResponse)(nil),    // 34: hyper.agent.v1.ChangeVolumeResponse
-	(*VolumeChange)(nil),            // 35: hyper.agent.v1.VolumeChange
-	(*EventsRequest)(nil),           // 36: hyper.agent.v1.EventsRequest
-	(*Event)(nil),                   // 37: hyper.agent.v1.Event
-	(*Connection)(nil),              // 38: hyper.agent.v1.Connection
-	(*OOM)(nil),                     // 39: hyper.agent.v1.OOM
-	nil,                             // 40: hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
+	(*Rootfs)(nil),                  // 7: hyper.agent.v1.Rootfs
+	(*Disk)(nil),                    // 8: hyper.agent.v1.Disk
+	(*Socket)(nil),                  // 9: hyper.agent.v1.Socket
+	(*CreateContainerResponse)(nil), // 10: hyper.agent.v1.CreateContainerResponse
+	(*CreateProcessRequest)(nil),    // 11: hyper.agent.v1.CreateProcessRequest
+	(*CreateProcessResponse)(nil),   // 12: hyper.agent.v1.CreateProcessResponse
+	(*ProcessRef)(nil),              // 13: hyper.agent.v1.ProcessRef
+	(*ContainerRef)(nil),            // 14: hyper.agent.v1.ContainerRef
+	(*StartProcessResponse)(nil),    // 15: hyper.agent.v1.StartProcessResponse
+	(*Exit)(nil),                    // 16: hyper.agent.v1.Exit
+	(*SignalProcessRequest)(nil),    // 17: hyper.agent.v1.SignalProcessRequest
+	(*SignalProcessResponse)(nil),   // 18: hyper.agent.v1.SignalProcessResponse
+	(*ResizeTerminalRequest)(nil),   // 19: hyper.agent.v1.ResizeTerminalRequest
+	(*ResizeTerminalResponse)(nil),  // 20: hyper.agent.v1.ResizeTerminalResponse
+	(*DeleteProcessResponse)(nil),   // 21: hyper.agent.v1.DeleteProcessResponse
+	(*PauseContainerResponse)(nil),  // 22: hyper.agent.v1.PauseContainerResponse
+	(*ResumeContainerResponse)(nil), // 23: hyper.agent.v1.ResumeContainerResponse
+	(*UpdateContainerRequest)(nil),  // 24: hyper.agent.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil), // 25: hyper.agent.v1.UpdateContainerResponse
+	(*SaveChangesRequest)(nil),      // 26: hyper.agent.v1.SaveChangesRequest
+	(*SaveChangesResponse)(nil),     // 27: hyper.agent.v1.SaveChangesResponse
+	(*StatsResponse)(nil),           // 28: hyper.agent.v1.StatsResponse
+	(*PidsResponse)(nil),            // 29: hyper.agent.v1.PidsResponse
+	(*Process)(nil),                 // 30: hyper.agent.v1.Process
+	(*SetNetworkRequest)(nil),       // 31: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil),      // 32: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),               // 33: hyper.agent.v1.Interface
+	(*Route)(nil),                   // 34: hyper.agent.v1.Route
+	(*Neighbour)(nil),               // 35: hyper.agent.v1.Neighbour
+	(*ChangeVolumeRequest)(nil),     // 36: hyper.agent.v1.ChangeVolumeRequest
+	(*ChangeVolumeResponse)(nil),    // 37: hyper.agent.v1.ChangeVolumeResponse
+	(*VolumeChange)(nil),            // 38: hyper.agent.v1.VolumeChange
+	(*EventsRequest)(nil),           // 39: hyper.agent.v1.EventsRequest
+	(*Event)(nil),                   // 40: hyper.agent.v1.Event
+	(*Connection)(nil),              // 41: hyper.agent.v1.Connection
+	(*OOM)(nil),                     // 42: hyper.agent.v1.OOM
+	nil,                             // 43: hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	(*timestamppb.Timestamp)(nil),   // 44: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	41, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	44, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
 	1,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
-	40, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	43, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
 	4,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
 	5,  // 4: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
 	1,  // 5: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
-	7,  // 6: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
-	8,  // 7: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
-	5,  // 8: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	27, // 9: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	30, // 10: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	31, // 11: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	32, // 12: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	35, // 13: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
-	0,  // 14: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
-	41, // 15: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
-	39, // 16: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	38, // 17: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
-	2,  // 18: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	6,  // 19: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	10, // 20: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	12, // 21: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	12, // 22: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	16, // 23: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	18, // 24: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	12, // 25: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	13, // 26: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	13, // 27: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	23, // 28: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	13, // 29: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	13, // 30: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	28, // 31: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	33, // 32: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
-	36, // 33: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	3,  // 34: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	9,  // 35: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	11, // 36: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	14, // 37: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	15, // 38: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	17, // 39: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	19, // 40: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	20, // 41: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	21, // 42: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	22, // 43: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	24, // 44: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	25, // 45: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	26, // 46: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	29, // 47: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	34, // 48: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
-	37, // 49: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	34, // [34:50] is the sub-list for method output_type
-	18, // [18:34] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	8,  // 6: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
+	9,  // 7: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
+	7,  // 8: hyper.agent.v1.CreateContainerRequest.rootfs:type_name -> hyper.agent.v1.Rootfs
+	5,  // 9: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
+	30, // 10: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	33, // 11: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	34, // 12: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	35, // 13: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	38, // 14: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
+	0,  // 15: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
+	44, // 16: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
+	42, // 17: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	41, // 18: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
+	2,  // 19: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	6,  // 20: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	11, // 21: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	13, // 22: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	13, // 23: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	17, // 24: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	19, // 25: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	13, // 26: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	14, // 27: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	14, // 28: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	24, // 29: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	26, // 30: hyper.agent.v1.Agent.SaveChanges:input_type -> hyper.agent.v1.SaveChangesRequest
+	14, // 31: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	14, // 32: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	31, // 33: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	36, // 34: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
+	39, // 35: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	3,  // 36: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	10, // 37: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	12, // 38: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	15, // 39: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	16, // 40: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	18, // 41: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	20, // 42: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	21, // 43: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	22, // 44: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	23, // 45: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	25, // 46: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	27, // 47: hyper.agent.v1.Agent.SaveChanges:output_type -> hyper.agent.v1.SaveChangesResponse
+	28, // 48: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	29, // 49: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	32, // 50: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	37, // 51: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
+	40, // 52: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	36, // [36:53] is the sub-list for method output_type
+	19, // [19:36] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
@@ -2675,7 +2860,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 	if File_hyper_agent_v1_agent_proto != nil {
 		return
 	}
-	file_hyper_agent_v1_agent_proto_msgTypes[36].OneofWrappers = []any{
+	file_hyper_agent_v1_agent_proto_msgTypes[39].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 		(*Event_Connection)(nil),
 	}
@@ -2685,7 +2870,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

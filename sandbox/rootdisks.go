@@ -1,0 +1,225 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyperhq/hyper/config"
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/layers"
+	"github.com/hyperhq/hyper/virtcontainers"
+)
+
+// guestRootfsDir is where the guest has the root filesystems that are on disks.
+const guestRootfsDir = "/run/hyper/rootfs"
+
+// rootDisks are the disks of one container's root filesystem: an image of its layers,
+// which other machines may have too, and unless the container cannot write, a scratch
+// disk of its own.
+//
+//	open ──attach──▶ disks of the machine ──release──▶ (gone)
+//
+// Neither has a name on the host, so that nothing is left of them whatever ends.
+type rootDisks struct {
+	image, scratch     *os.File // nil once the machine has them
+	imageID, scratchID string   // scratchID is empty if there is none
+	attached           []string
+	// upper is the snapshot's directory of what was written, into which the
+	// container's changes are to be saved; empty if nobody will look for them.
+	upper string
+}
+
+// close is for disks that are not to be attached. There may be none.
+func (r *rootDisks) close() {
+	if r == nil {
+		return
+	}
+	for _, f := range []**os.File{&r.image, &r.scratch} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+}
+
+func (s *Sandbox) layerCache() layers.Cache {
+	c := s.opts.Config.Rootfs
+	return layers.Cache{Dir: c.Layers, MaxBytes: int64(c.LayersMiB) << 20}
+}
+
+// openRootDisks gives the disks for a container's root filesystem, or nil if it is to
+// come by the share: nothing that is wrong here keeps a container from being made.
+// Where only the image is missing, missing are the layers that it is of.
+func (s *Sandbox) openRootDisks(ctx context.Context, c *Container, mounts []*types.Mount) (_ *rootDisks, missing []string) {
+	overlay, err := s.diskable(c.spec, mounts)
+	var key string
+	if err == nil {
+		key, err = layers.Key(overlay.Lower)
+	}
+	if err != nil {
+		c.log.WithError(err).Debug("the root filesystem comes by the share")
+		return nil, nil
+	}
+	cache := s.layerCache()
+	if s.opts.Config.Rootfs.By == config.RootfsDisk {
+		err = errors.Join(cache.Build(ctx, overlay.Lower), cache.MakeEmpty(ctx, s.opts.Config.Rootfs.ScratchMiB))
+	}
+	var disks *rootDisks
+	if err == nil {
+		disks, err = s.openDisks(c, cache, key, overlay)
+	}
+	if err != nil {
+		c.log.WithError(err).Debug("the root filesystem comes by the share")
+	}
+	if errors.Is(err, fs.ErrNotExist) && cache.Wanted(key) {
+		missing = overlay.Lower
+	}
+	return disks, missing
+}
+
+// diskable gives the layers of a root filesystem that can be on disks. Else the error
+// says why it cannot.
+func (s *Sandbox) diskable(spec *specs.Spec, mounts []*types.Mount) (layers.Overlay, error) {
+	c := s.opts.Config
+	switch {
+	case c.Rootfs.By == config.RootfsShare:
+		return layers.Overlay{}, errors.New("the configuration says so")
+	case c.QEMU.Machine == config.MachineMicroVM:
+		return layers.Overlay{}, errors.New("a microvm takes no disks")
+	case hasUserNamespace(spec):
+		return layers.Overlay{}, errors.New("the container has a user namespace")
+	}
+	overlay, err := layers.OverlayOf(mounts)
+	if err != nil {
+		return layers.Overlay{}, err
+	}
+	if overlay.Upper == "" {
+		return overlay, isRequired(spec.Root != nil && spec.Root.Readonly, "nothing can be written, and the container is not told so")
+	}
+	written, err := os.ReadDir(overlay.Upper)
+	if err != nil {
+		return layers.Overlay{}, err
+	}
+	return overlay, isRequired(len(written) == 0, "the snapshot has been written to")
+}
+
+func isRequired(ok bool, otherwise string) error {
+	if ok {
+		return nil
+	}
+	return errors.New(otherwise)
+}
+
+func hasUserNamespace(spec *specs.Spec) bool {
+	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+}
+
+func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overlay layers.Overlay) (_ *rootDisks, err error) {
+	n := s.rootfsMade.Add(1)
+	r := &rootDisks{imageID: fmt.Sprintf("image%d", n)}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if r.image, err = cache.Open(key); err != nil {
+		return nil, err
+	}
+	if c.spec.Root != nil && c.spec.Root.Readonly {
+		return r, nil
+	}
+	empty, err := cache.OpenEmpty(s.opts.Config.Rootfs.ScratchMiB)
+	if err != nil {
+		return nil, err
+	}
+	defer empty.Close()
+	// Where the snapshot is there is the room that is meant for what is written.
+	if r.scratch, err = layers.Copy(empty, filepath.Dir(overlay.Upper)); err != nil {
+		return nil, err
+	}
+	r.scratchID = fmt.Sprintf("scratch%d", n)
+	// A container of a pod is made anew rather than started again, with a snapshot
+	// of its own.
+	if virtcontainers.RoleOf(c.spec.Annotations) == virtcontainers.Alone {
+		r.upper = overlay.Upper
+	}
+	return r, nil
+}
+
+// guestRootfs is where the guest has the root filesystem, empty if that is in the
+// share.
+func (c *Container) guestRootfs() string {
+	if c.rootDisks == nil {
+		return ""
+	}
+	return path.Join(guestRootfsDir, c.id, virtcontainers.RootfsTarget)
+}
+
+// rootfsMessage is what the agent is told of the disks, nil if there are none.
+func (c *Container) rootfsMessage() *agentv1.Rootfs {
+	if c.rootDisks == nil {
+		return nil
+	}
+	return &agentv1.Rootfs{Image: c.rootDisks.imageID, Scratch: c.rootDisks.scratchID, Target: c.guestRootfs()}
+}
+
+// attachRootDisks gives the machine the disks of the root filesystem, once it is there.
+// When it fails releaseRootDisks still must follow.
+func (c *Container) attachRootDisks(ctx context.Context) error {
+	r := c.rootDisks
+	if r == nil {
+		return nil
+	}
+	defer r.close() // the machine has descriptors of its own
+	if err := c.guest.wait(ctx, c.guest.ready); err != nil {
+		return err
+	}
+	disks := []virtcontainers.Disk{{ID: r.imageID, File: r.image, ReadOnly: true}}
+	if r.scratch != nil {
+		disks = append(disks, virtcontainers.Disk{ID: r.scratchID, File: r.scratch})
+	}
+	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
+	defer cancel()
+	for _, disk := range disks {
+		r.attached = append(r.attached, disk.ID)
+		if err := c.guest.machine.AttachDisk(ctx, disk); err != nil {
+			return fmt.Errorf("giving container %s its root filesystem: %w", c.id, err)
+		}
+	}
+	return nil
+}
+
+// releaseRootDisks takes the disks out of a machine that goes on. Nobody waits for
+// it: the ids are not used again. The container must be out of the guest.
+func (c *Container) releaseRootDisks() {
+	r, s := c.rootDisks, c.sandbox
+	if r == nil {
+		return
+	}
+	r.close()
+	attached := r.attached
+	r.attached = nil
+	if len(attached) == 0 || s.life.Err() != nil {
+		return // a machine that ends takes them along
+	}
+	s.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(s.life, diskTimeout)
+		defer cancel()
+		for _, id := range attached {
+			err := c.guest.machine.DetachDisk(ctx, id)
+			if err != nil && s.life.Err() == nil && !errdefs.IsUnavailable(err) && !errdefs.IsNotFound(err) {
+				c.log.WithError(err).Warn("the machine keeps a disk of a root filesystem until it ends")
+			}
+		}
+	})
+}
