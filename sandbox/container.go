@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -80,7 +81,8 @@ func (c *Container) processes() []*Process {
 
 func (c *Container) ref() *agentv1.ContainerRef { return &agentv1.ContainerRef{ContainerId: c.id} }
 
-// Pause freezes all processes of the container.
+// Pause freezes all processes of the container, and saves what it has written to its
+// root filesystem. When it fails the container runs on.
 // errdefs.ErrFailedPrecondition if it is not running.
 func (c *Container) Pause(ctx context.Context) error {
 	if err := c.init.mustBe(Running); err != nil {
@@ -95,7 +97,10 @@ func (c *Container) Pause(ctx context.Context) error {
 	}
 	c.setPaused(true)
 	// Whoever wants to look at what it has written pauses it for that.
-	return c.saveChanges(ctx)
+	if err := c.saveChanges(ctx); err != nil {
+		return errors.Join(err, c.Resume(context.WithoutCancel(ctx)))
+	}
+	return nil
 }
 
 // Resume lets a paused container go on.

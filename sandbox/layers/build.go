@@ -116,7 +116,7 @@ func (c Cache) build(ctx context.Context, f *os.File, key string, lower []string
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	merged, unmount, err := merge(lower)
+	merged, unmount, err := c.merge(key, lower)
 	if err != nil {
 		return err
 	}
@@ -143,24 +143,21 @@ func (c Cache) build(ctx context.Context, f *os.File, key string, lower []string
 	return os.Rename(f.Name(), c.file(key, imageSuffix))
 }
 
-// merge mounts what layers show together, on a directory that unmount removes. An
-// empty layer below makes of any number what an overlay that cannot be written needs;
+// merge mounts what layers show together, on a directory of the key that unmount
+// removes. An empty layer below makes of any number what an overlay that cannot be written needs;
 // like this whiteouts and opaque directories take effect, and are not in the image.
-func merge(lower []string) (dir string, unmount func() error, err error) {
-	home, err := os.MkdirTemp("", "hyper-layers-")
-	if err != nil {
-		return "", nil, err
-	}
+func (c Cache) merge(key string, lower []string) (dir string, unmount func() error, err error) {
+	home := c.file(key, mergedSuffix)
 	dir, empty := filepath.Join(home, "merged"), filepath.Join(home, "empty")
 	remove := func() error {
 		err := unix.Unmount(dir, unix.MNT_DETACH)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 			err = nil // it never was, then
 		}
-		return errors.Join(err, os.Remove(dir), os.Remove(empty), os.Remove(home))
+		return errors.Join(err, c.removeMerged(key))
 	}
-	for _, d := range []string{dir, empty} {
-		if err := os.Mkdir(d, 0o700); err != nil {
+	for _, d := range []string{home, dir, empty} {
+		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", nil, errors.Join(err, remove())
 		}
 	}
@@ -173,6 +170,17 @@ func merge(lower []string) (dir string, unmount func() error, err error) {
 		return "", nil, errors.Join(fmt.Errorf("mounting the layers: %w", err), remove())
 	}
 	return dir, remove, nil
+}
+
+// removeMerged removes the directories of merge, and nothing that is in them.
+func (c Cache) removeMerged(key string) error {
+	home := c.file(key, mergedSuffix)
+	for _, d := range []string{filepath.Join(home, "merged"), filepath.Join(home, "empty"), home} {
+		if err := os.Remove(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // runMkfs runs a program that makes a file system, of at most so many bytes. It ends

@@ -21,6 +21,8 @@ const (
 	imageSuffix    = ".erofs"
 	buildingSuffix = ".building"
 	failedSuffix   = ".failed"
+	// of directories, as long as an image is being built
+	mergedSuffix = ".merged"
 )
 
 // Cache is a directory of images.

@@ -74,6 +74,7 @@ func (c Cache) removeAbandoned(key string) {
 	}
 	defer f.Close()
 	if tryLock(f) == nil {
+		_ = c.removeMerged(key)
 		_ = os.Remove(f.Name())
 	}
 }
