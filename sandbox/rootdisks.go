@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
@@ -190,12 +191,14 @@ func (c *Container) attachRootDisks(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
+	begin := time.Now()
 	for _, disk := range disks {
 		r.attached = append(r.attached, disk.ID)
 		if err := c.guest.machine.AttachDisk(ctx, disk); err != nil {
 			return fmt.Errorf("giving container %s its root filesystem: %w", c.id, err)
 		}
 	}
+	c.log.WithField("attached_ms", milliseconds(time.Since(begin))).Debug("the root filesystem is on disks")
 	return nil
 }
 
