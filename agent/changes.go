@@ -2,7 +2,7 @@ package agent
 
 import (
 	"archive/tar"
-	"bytes"
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -30,6 +30,11 @@ const (
 	opaqueXattr   = overlayXattrs + "opaque"
 	// xattrRecord begins the names of records of extended attributes in an archive.
 	xattrRecord = "SCHILY.xattr."
+
+	// maxAttribute is what the names of a file's attributes, or one of these, can take
+	// (XATTR_LIST_MAX, XATTR_SIZE_MAX), and sendBuffer how much is sent at once, in bytes.
+	maxAttribute = 64 << 10
+	sendBuffer   = 64 << 10
 )
 
 // saveChanges sends what the container has changed in its root file system, or with
@@ -85,7 +90,11 @@ func (r *rootfs) changed() (bool, error) {
 
 // writeChanges writes the upper directory of an overlay as the archive of a layer.
 func writeChanges(w io.Writer, upper string) error {
-	a := archiver{upper: upper, tar: tar.NewWriter(w), links: map[uint64]string{}}
+	buffered := bufio.NewWriterSize(w, sendBuffer)
+	a := archiver{
+		upper: upper, tar: tar.NewWriter(buffered), links: map[uint64]string{},
+		attributes: make([]byte, maxAttribute), data: make([]byte, sendBuffer),
+	}
 	err := filepath.WalkDir(upper, func(file string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -95,7 +104,10 @@ func writeChanges(w io.Writer, upper string) error {
 	if err != nil {
 		return err
 	}
-	return a.tar.Close()
+	if err := a.tar.Close(); err != nil {
+		return err
+	}
+	return buffered.Flush()
 }
 
 // archiver writes an archive.
@@ -103,6 +115,8 @@ type archiver struct {
 	upper string
 	tar   *tar.Writer
 	links map[uint64]string // names of files that have several, by inode
+	// Room for an attribute, and for a part of a file. There may be many files.
+	attributes, data []byte
 }
 
 func (a *archiver) add(file string) error {
@@ -177,7 +191,7 @@ func (a *archiver) header(name, file string, st *unix.Stat_t) (*tar.Header, erro
 		}
 		a.links[st.Ino] = name
 	}
-	h.PAXRecords, err = xattrRecords(file)
+	h.PAXRecords, err = a.xattrRecords(file)
 	return h, err
 }
 
@@ -188,7 +202,11 @@ func (a *archiver) content(file string, size int64) error {
 		return err
 	}
 	defer f.Close()
-	_, err = io.CopyN(a.tar, f, size)
+	// Not by the file's own ways to be copied, which look for buffers themselves.
+	n, err := io.CopyBuffer(struct{ io.Writer }{a.tar}, struct{ io.Reader }{io.LimitReader(f, size)}, a.data)
+	if err == nil && n != size {
+		err = fmt.Errorf("%s has become shorter: %w", file, io.ErrUnexpectedEOF)
+	}
 	return err
 }
 
@@ -199,23 +217,21 @@ func isOpaque(dir string) bool {
 }
 
 // xattrRecords are the extended attributes of a file, but for overlayfs's own.
-func xattrRecords(file string) (map[string]string, error) {
-	list := make([]byte, 64<<10) // XATTR_LIST_MAX
-	n, err := unix.Llistxattr(file, list)
+func (a *archiver) xattrRecords(file string) (map[string]string, error) {
+	n, err := unix.Llistxattr(file, a.attributes)
 	if err != nil || n == 0 {
 		return nil, ignoreUnsupported(err)
 	}
 	records := make(map[string]string)
-	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-	for name := range bytes.SplitSeq(list[:n], []byte{0}) {
-		if len(name) == 0 || strings.HasPrefix(string(name), overlayXattrs) {
+	for name := range strings.SplitSeq(string(a.attributes[:n]), "\x00") {
+		if name == "" || strings.HasPrefix(name, overlayXattrs) {
 			continue
 		}
-		n, err := unix.Lgetxattr(file, string(name), value)
+		n, err := unix.Lgetxattr(file, name, a.attributes)
 		if err != nil {
 			return nil, fmt.Errorf("reading the attribute %s of %s: %w", name, file, err)
 		}
-		records[xattrRecord+string(name)] = string(value[:n])
+		records[xattrRecord+name] = string(a.attributes[:n])
 	}
 	return records, nil
 }
