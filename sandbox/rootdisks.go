@@ -72,7 +72,7 @@ func (s *Sandbox) openRootDisks(ctx context.Context, c *Container, mounts []*typ
 		return nil, nil
 	}
 	cache := s.layerCache()
-	if s.opts.Config.Rootfs.By == config.RootfsDisk {
+	if s.opts.Config.Rootfs.By == config.RootfsDisk || s.hasNoShare() {
 		err = errors.Join(cache.Build(ctx, overlay.Lower), cache.MakeEmpty(ctx, s.opts.Config.Rootfs.ScratchMiB))
 	}
 	var disks *rootDisks

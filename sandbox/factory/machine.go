@@ -17,7 +17,7 @@ const partnerTimeout = 10 * time.Second
 // Machine is a virtual machine and the daemon that serves its share.
 type Machine struct {
 	virtcontainers.VM
-	share daemon
+	share daemon // nil if it has none
 	done  chan struct{}
 	err   error // written before done is closed, read after
 }
@@ -45,10 +45,14 @@ func newMachine(vm virtcontainers.VM, share daemon) *Machine {
 // watch ends the machine as a whole when one of its processes ends.
 func (m *Machine) watch() {
 	var err error
+	var shareDone <-chan struct{} // never, if there is no share
+	if m.share != nil {
+		shareDone = m.share.Done()
+	}
 	select {
 	case <-m.VM.Done():
 		err = m.VM.Err()
-	case <-m.share.Done():
+	case <-shareDone:
 		if err = m.share.Err(); err != nil {
 			err = fmt.Errorf("the daemon that shares files with the guest ended: %w", err)
 		}
@@ -66,12 +70,20 @@ func (m *Machine) watch() {
 }
 
 func (m *Machine) end(ctx context.Context) error {
-	return errors.Join(m.VM.Kill(ctx), m.share.Kill(ctx))
+	err := m.VM.Kill(ctx)
+	if m.share != nil {
+		err = errors.Join(err, m.share.Kill(ctx))
+	}
+	return err
 }
 
 // Processes are the machine's processes on the host.
 func (m *Machine) Processes() []Process {
-	return []Process{{m.VM.PID(), "qemu"}, {m.share.PID(), "virtiofsd"}}
+	all := []Process{{m.VM.PID(), "qemu"}}
+	if m.share != nil {
+		all = append(all, Process{m.share.PID(), "virtiofsd"})
+	}
+	return all
 }
 
 // Done is closed once all of the machine's processes are gone.

@@ -305,6 +305,41 @@ func testRootDiskFull(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// testRootDiskWithoutShare has a container that needs no share of files, and one that
+// does.
+func testRootDiskWithoutShare(t *testing.T, c *harness.Cell) {
+	rootfsBy(t, c, "disk")
+	for _, test := range []struct {
+		name    string
+		options []harness.Option
+		daemons int
+	}{
+		{"nothing of the host", nil, 0},
+		{"a directory", []harness.Option{harness.Mount("bind", hostDir(t, c, nil), "/host", "rbind", "ro")}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c.CheckLeaks(t)
+			task := running(t, c, test.options...)
+			if n := len(c.Program("virtiofsd")); n != test.daemons {
+				t.Errorf("there are %d processes of virtiofsd", n)
+			}
+			if r := task.Shell(t, rootType+"; echo x > /root/f && cat /root/f"); r.Stdout != byDisk+"x\n" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	t.Run("joined by one that needs it", func(t *testing.T) {
+		c.CheckLeaks(t)
+		first := running(t, c)
+		join := harness.Annotation("io.containerd.runc.v2.group", first.Container.ID)
+		if r := c.Run(t, join, harness.Sh(rootType)); r.Stdout != byDisk {
+			t.Errorf("one that needs none: %+v", r)
+		}
+		host := hostDir(t, c, nil)
+		checkRefused(t, c, []string{"share", host, "rootfs.by"}, join, harness.Mount("bind", host, "/host", "rbind", "ro"))
+	})
+}
+
 // testRootDiskTwo has two machines with one image, and its content only once.
 func testRootDiskTwo(t *testing.T, c *harness.Cell) {
 	rootfsBy(t, c, "disk")

@@ -52,6 +52,7 @@ func suite() []test {
 		{name: "rootdisk/again", run: testRootDiskAgain, vm: true},
 		{name: "rootdisk/read-only", run: testRootDiskReadOnly, vm: true},
 		{name: "rootdisk/full", run: testRootDiskFull, vm: true},
+		{name: "rootdisk/without a share", run: testRootDiskWithoutShare, vm: true},
 		{name: "rootdisk/two at once", run: testRootDiskTwo, vm: true},
 		{name: "rootdisk/pod", run: testRootDiskPod, vm: true},
 		{name: "rootdisk/damaged", run: testRootDiskDamaged, vm: true},
