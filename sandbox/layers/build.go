@@ -116,11 +116,15 @@ func (c Cache) build(ctx context.Context, f *os.File, key string, lower []string
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
+	most, err := c.room()
+	if err != nil {
+		return err
+	}
 	merged, unmount, err := c.merge(key, lower)
 	if err != nil {
 		return err
 	}
-	err = runMkfs(ctx, c.MaxBytes, program, "--quiet", "--preserve-mtime", f.Name(), merged)
+	err = runMkfs(ctx, most, program, "--quiet", "--preserve-mtime", f.Name(), merged)
 	if err = errors.Join(err, unmount()); err != nil {
 		return err
 	}
@@ -141,6 +145,16 @@ func (c Cache) build(ctx context.Context, f *os.File, key string, lower []string
 		return err
 	}
 	return os.Rename(f.Name(), c.file(key, imageSuffix))
+}
+
+// room is how many bytes an image may have. Nobody waits for it, so it must not take
+// the last of the disk from those who do.
+func (c Cache) room() (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.Dir, &fs); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: c.Dir, Err: err}
+	}
+	return min(c.MaxBytes, int64(fs.Bavail)*fs.Bsize/2), nil
 }
 
 // merge mounts what layers show together, on a directory of the key that unmount
