@@ -21,6 +21,11 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
+// maxRootDisks is how many containers of a pod have their root filesystems on disks.
+// With two places for devices each they leave half of those that a machine has to
+// cards and block devices.
+const maxRootDisks = 8
+
 // guestRootfsDir is where the guest has the root filesystems that are on disks.
 const guestRootfsDir = "/run/hyper/rootfs"
 
@@ -155,6 +160,25 @@ func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overla
 		r.upper = overlay.Upper
 	}
 	return r, nil
+}
+
+// boundRootDisksLocked has a container's root filesystem come by the share, if there is
+// one and enough others of the pod have disks.
+func (s *Sandbox) boundRootDisksLocked(c *Container) {
+	if c.rootDisks == nil || s.guest == nil || !s.guest.share {
+		return
+	}
+	n := 0
+	for _, other := range s.containers {
+		if other.rootDisks != nil {
+			n++
+		}
+	}
+	if n >= maxRootDisks {
+		c.log.Debugf("the root filesystem comes by the share: %d containers of the pod have disks", n)
+		c.rootDisks.close()
+		c.rootDisks = nil
+	}
 }
 
 // guestRootfs is where the guest has the root filesystem, empty if that is in the

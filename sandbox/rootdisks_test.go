@@ -128,3 +128,38 @@ func TestMissingImageIsAskedFor(t *testing.T) {
 		t.Errorf("after a failure: %+v, and %q is missing", disks, missing)
 	}
 }
+
+// TestManyContainersLeavePlacesForOtherDevices has more containers in a pod than can
+// have disks.
+func TestManyContainersLeavePlacesForOtherDevices(t *testing.T) {
+	s := rootfsSandbox(t, nil)
+	s.containers = map[string]*Container{}
+	s.guest = &guest{hardware: hardware{share: true}}
+	add := func(id string) *Container {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Container{id: id, log: log.L, rootDisks: &rootDisks{image: f}}
+		t.Cleanup(c.rootDisks.close)
+		s.boundRootDisksLocked(c)
+		s.containers[id] = c
+		return c
+	}
+	for i := range maxRootDisks {
+		if c := add(string(rune('a' + i))); c.rootDisks == nil {
+			t.Fatalf("container %d has no disks", i)
+		}
+	}
+	if c := add("late"); c.rootDisks != nil {
+		t.Error("one more has disks")
+	}
+	delete(s.containers, "a")
+	if c := add("next"); c.rootDisks == nil {
+		t.Error("after one has gone the next has no disks")
+	}
+	s.guest.share = false
+	if c := add("without"); c.rootDisks == nil {
+		t.Error("where there is no share it has no disks")
+	}
+}

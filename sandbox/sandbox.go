@@ -204,6 +204,7 @@ func (s *Sandbox) reserve(c *Container) error {
 	if _, ok := s.containers[c.id]; ok {
 		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
 	}
+	s.boundRootDisksLocked(c)
 	if err := c.makePlan(s.guest == nil); err != nil {
 		return err
 	}
