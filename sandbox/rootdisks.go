@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyperhq/hyper/config"
@@ -85,7 +86,11 @@ func (s *Sandbox) openRootDisks(ctx context.Context, c *Container, mounts []*typ
 		disks, err = s.openDisks(c, cache, key, overlay)
 	}
 	if err != nil {
-		c.log.WithError(err).Debug("the root filesystem comes by the share")
+		level := log.DebugLevel
+		if s.opts.Config.Rootfs.By == config.RootfsDisk {
+			level = log.WarnLevel // that is not what was asked for
+		}
+		c.log.WithError(err).Log(level, "the root filesystem comes by the share")
 	}
 	if errors.Is(err, fs.ErrNotExist) && cache.Wanted(key) {
 		missing = overlay.Lower
@@ -104,6 +109,8 @@ func (s *Sandbox) diskable(spec *specs.Spec, mounts []*types.Mount) (layers.Over
 		return layers.Overlay{}, errors.New("a microvm takes no disks")
 	case hasUserNamespace(spec):
 		return layers.Overlay{}, errors.New("the container has a user namespace")
+	case hasHostHooks(spec):
+		return layers.Overlay{}, errors.New("hooks on the host may look for it in the bundle, or change it")
 	}
 	overlay, err := layers.OverlayOf(mounts)
 	if err != nil {
@@ -128,6 +135,12 @@ func isRequired(ok bool, otherwise string) error {
 
 func hasUserNamespace(spec *specs.Spec) bool {
 	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+}
+
+// hasHostHooks says whether hooks run on the host before the container does.
+func hasHostHooks(spec *specs.Spec) bool {
+	//lint:ignore SA1019 containerd and its clients still give such hooks
+	return spec.Hooks != nil && len(spec.Hooks.Prestart)+len(spec.Hooks.CreateRuntime) > 0
 }
 
 func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overlay layers.Overlay) (_ *rootDisks, err error) {

@@ -58,6 +58,8 @@ func TestWhatCannotBeOnDisks(t *testing.T) {
 		{name: "configured", config: func(c *config.Config) { c.Rootfs.By = config.RootfsShare }, says: "configuration"},
 		{name: "a microvm", config: func(c *config.Config) { c.QEMU.Machine = config.MachineMicroVM }, says: "microvm"},
 		{name: "a user namespace", spec: &specs.Spec{Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.UserNamespace}}}}, says: "user namespace"},
+		{name: "a hook", spec: &specs.Spec{Hooks: &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/hook"}}}}, says: "hooks"},
+		{name: "a hook of the guest", spec: &specs.Spec{Hooks: &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/hook"}}}}},
 		{name: "no mounts", mounts: func(*testing.T) []*types.Mount { return nil }, says: "none"},
 		{name: "written", mounts: written, says: "written to"},
 		{name: "no snapshot", mounts: removed, says: "no such file"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -53,8 +54,12 @@ func buildImage(ctx context.Context, i invocation) error {
 	return errors.Join(cache.MakeEmpty(ctx, c.Rootfs.ScratchMiB), cache.Build(ctx, strings.Split(i.Layers, ":")))
 }
 
-// beModest makes the thread one that runs when no other wants to.
+// beModest makes the thread one that runs when no other wants to, and the process the
+// first to go when memory runs out: what it does can be done again.
 func beModest() error {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+		return fmt.Errorf("making the builder the first to go: %w", err)
+	}
 	const (
 		whoProcess = 1
 		classIdle  = 3 << 13

@@ -341,6 +341,9 @@ func TestScratchIsSparseAndNameless(t *testing.T) {
 	empty, err := c.OpenEmpty(1024)
 	must(t, err)
 	defer empty.Close()
+	if info, err := empty.Stat(); err != nil || allocated(info) > 1<<20 {
+		t.Errorf("the empty one takes %d bytes, %v", allocated(info), err)
+	}
 	dir := t.TempDir()
 	scratch, err := Copy(empty, dir)
 	must(t, err)

@@ -47,10 +47,11 @@ func (c Cache) MakeEmpty(ctx context.Context, mib uint64) (err error) {
 	if err := f.Truncate(int64(mib) << 20); err != nil {
 		return err
 	}
-	// It lives as long as a machine does: no journal, no checksums, nothing kept for
-	// root, no room to grow. The file reads as zeros, so nothing need be cleared.
+	// It lives as long as a machine does: no journal, no checksums but those that tell
+	// what was never used, nothing kept for root, no room to grow. The file reads as
+	// zeros, so nothing need be cleared.
 	if err := runMkfs(ctx, int64(mib)<<20, program, "-q", "-F", "-m", "0", "-b", "4096",
-		"-O", "^has_journal,^resize_inode,^metadata_csum", "-E", "nodiscard,lazy_itable_init=1", f.Name()); err != nil {
+		"-O", "^has_journal,^resize_inode,^metadata_csum,uninit_bg", "-E", "nodiscard,lazy_itable_init=1", f.Name()); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
