@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -89,9 +90,11 @@ func leaveMounts(dirs []string) error {
 		if err != nil {
 			return fmt.Errorf("leaving mounts below %s: %w", dir, err)
 		}
-		for _, m := range below {
-			// One that went with another before it is gone.
-			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+		for _, m := range slices.Backward(below) { // the later ones are on the earlier
+			// Of one that another has covered the path may lead to nothing. It goes with
+			// what it is on.
+			err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("leaving the mount %s: %w", m.Mountpoint, err)
 			}
 		}
