@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/hyperhq/hyper/proto/channel"
@@ -11,8 +12,12 @@ import (
 	"github.com/hyperhq/hyper/sandbox/layers"
 )
 
-// saveTimeout bounds how long what a container has written may take to be saved.
-const saveTimeout = 30 * time.Minute
+const (
+	// saveTimeout bounds how long what a container has written may take to be saved,
+	// and saveStall how long nothing of it may come.
+	saveTimeout = 30 * time.Minute
+	saveStall   = time.Minute
+)
 
 // saveChanges makes the snapshot's directory what the container has made of its root
 // filesystem, where that is on disks. The container must be paused or have ended. When
@@ -59,8 +64,18 @@ func (c *Container) receiveChanges(ctx context.Context, agent *agentClient, requ
 	// Headers and padding of small files take more in an archive than on a disk.
 	most := 2 * int64(c.sandbox.opts.Config.Rootfs.ScratchMiB) << 20
 	// Before it is put in its place the guest must have said that it is all.
-	err = layers.Replace(ctx, c.rootDisks.upper, stream, most, func() error { return <-sent })
+	err = layers.Replace(ctx, c.rootDisks.upper, steady{stream}, most, func() error { return <-sent })
 	return errors.Join(err, ignoreCanceled(context.Cause(ctx)))
+}
+
+// steady reads from a stream on which something must come all the time.
+type steady struct{ net.Conn }
+
+func (s steady) Read(p []byte) (int, error) {
+	if err := s.SetReadDeadline(time.Now().Add(saveStall)); err != nil {
+		return 0, err
+	}
+	return s.Conn.Read(p)
 }
 
 func ignoreCanceled(err error) error {
