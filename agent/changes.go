@@ -56,20 +56,30 @@ func (c *container) saveChanges(ctx context.Context, from *streams, stream uint6
 			return false, err
 		}
 	}
-	if changed, err = c.rootfs.changed(); err != nil || !changed || stream == 0 {
+	if changed, err = c.rootfs.changed(); err != nil || stream == 0 {
 		return changed, err
 	}
 	conn, err := from.claim(ctx, stream)
 	if err != nil {
-		return true, err
+		return changed, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	if err := writeChanges(conn, c.rootfs.upper); err != nil {
-		return true, fmt.Errorf("sending the changes of container %s: %w", c.id, err)
+		return changed, fmt.Errorf("sending the changes of container %s: %w", c.id, err)
 	}
-	return true, nil
+	return changed, nil
+}
+
+// unchanged says, when the container's init has ended, that nothing was written to a
+// root file system on disks, and that nobody is left who could.
+func (c *container) unchanged() bool {
+	if c.rootfs == nil || c.rootfs.upper == "" || !c.privatePIDs() {
+		return false
+	}
+	changed, err := c.rootfs.changed()
+	return err == nil && !changed
 }
 
 // changed says whether the container has written anything.

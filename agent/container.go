@@ -37,6 +37,7 @@ type container struct {
 	// namespaces of the container, as its spec wants them.
 	namespaces configs.Namespaces
 	affinity   *configs.CPUAffinity // of execs that have none of their own
+	rootfs     *rootfs              // nil if it is not on disks
 
 	// ops is held by the one operation that changes the container's state:
 	// start, pause, resume, update, delete. Signals do without, so that a
@@ -47,7 +48,6 @@ type container struct {
 	mounts    []string // made for the container, in order
 	nodes     string   // directory of those of the container's disks, if it has any
 	sockets   *sockets // of the host, for which its mounts listen
-	rootfs    *rootfs  // nil if it is not on disks
 	resources *specs.LinuxResources
 	paused    bool
 	gone      bool
@@ -186,7 +186,6 @@ func (c *container) destroy() error {
 	if err := c.rootfs.remove(); err != nil {
 		return err
 	}
-	c.rootfs = nil
 	return c.letDisksGo()
 }
 

@@ -81,6 +81,7 @@ func (s *service) WaitProcess(ctx context.Context, req *agentv1.ProcessRef) (*ag
 	return &agentv1.Exit{
 		Status: e.status, AgoUs: uint64(max(time.Since(e.at), 0).Microseconds()), OomKilled: e.oomKilled,
 		StdoutBytes: sent[0], StderrBytes: sent[1],
+		Unchanged: p.execID == "" && p.container.unchanged(),
 	}, nil
 }
 

@@ -188,6 +188,7 @@ func validExit(e *agentv1.Exit, now time.Time) Exit {
 		StdoutBytes: e.GetStdoutBytes(),
 		StderrBytes: e.GetStderrBytes(),
 		OOMKilled:   e.GetOomKilled(),
+		Unchanged:   e.GetUnchanged(),
 	}
 	if ago := e.GetAgoUs(); ago < uint64(maxExitAge.Microseconds()) {
 		exit.At = now.Add(-time.Duration(ago) * time.Microsecond)

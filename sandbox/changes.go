@@ -23,7 +23,17 @@ const (
 // filesystem, where that is on disks. The container must be paused or have ended. When
 // it fails the directory is as before.
 func (c *Container) saveChanges(ctx context.Context) error {
-	if c.rootDisks == nil || c.rootDisks.upper == "" {
+	r := c.rootDisks
+	if r == nil || r.upper == "" {
+		return nil
+	}
+	select {
+	case r.saving <- struct{}{}:
+		defer func() { <-r.saving }()
+	case <-ctx.Done():
+		return fmt.Errorf("saving what container %s has written, which another does: %w", c.id, ctx.Err())
+	}
+	if c.init.State() == Stopped && c.init.Exit().Unchanged && !r.saved {
 		return nil
 	}
 	agent, err := c.guest.call()
@@ -33,9 +43,14 @@ func (c *Container) saveChanges(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, saveTimeout, fmt.Errorf("it takes longer than %s", saveTimeout))
 	defer cancel()
 	request := &agentv1.SaveChangesRequest{ContainerId: c.id}
-	changed, err := agent.saveChanges(ctx, request)
-	if err == nil && changed {
+	// What was saved before may have been undone since.
+	wanted := r.saved
+	if !wanted {
+		wanted, err = agent.saveChanges(ctx, request)
+	}
+	if err == nil && wanted {
 		err = c.receiveChanges(ctx, agent, request)
+		r.saved = r.saved || err == nil
 	}
 	if err != nil {
 		return fmt.Errorf("saving what container %s has written: %w", c.id, err)

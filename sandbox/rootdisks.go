@@ -44,6 +44,10 @@ type rootDisks struct {
 	// upper is the snapshot's directory of what was written, into which the
 	// container's changes are to be saved; empty if nobody will look for them.
 	upper string
+	// saving has room for the one who saves. saved, which is theirs, says that there
+	// are changes that were saved before.
+	saving chan struct{}
+	saved  bool
 }
 
 // close is for disks that are not to be attached. There may be none.
@@ -145,7 +149,7 @@ func hasHostHooks(spec *specs.Spec) bool {
 
 func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overlay layers.Overlay) (_ *rootDisks, err error) {
 	n := s.rootfsMade.Add(1)
-	r := &rootDisks{imageID: fmt.Sprintf("image%d", n)}
+	r := &rootDisks{imageID: fmt.Sprintf("image%d", n), saving: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			r.close()

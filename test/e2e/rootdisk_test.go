@@ -244,6 +244,39 @@ func testRootDiskPaused(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// testRootDiskUndone has a container undo what it had written when it was paused.
+func testRootDiskUndone(t *testing.T, c *harness.Cell) {
+	rootfsBy(t, c, "disk")
+	task := running(t, c)
+	there := func() int {
+		t.Helper()
+		entries, err := os.ReadDir(task.Container.Upper())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	if r := task.Shell(t, "touch /f"); r.Status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if err := errors.Join(task.Pause(t), task.Resume(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n := there(); n != 1 {
+		t.Errorf("after the pause the host has %d files", n)
+	}
+	if r := task.Shell(t, "rm /f"); r.Status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if err := task.Kill(t, 9, true); err != nil {
+		t.Fatal(err)
+	}
+	task.Finish(t)
+	if n := there(); n != 0 {
+		t.Errorf("in the end the host has %d files", n)
+	}
+}
+
 // testRootDiskAgain starts a container again, which finds what it has written.
 func testRootDiskAgain(t *testing.T, c *harness.Cell) {
 	rootfsBy(t, c, "disk")

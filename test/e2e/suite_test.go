@@ -49,6 +49,7 @@ func suite() []test {
 		{name: "rootdisk/files", run: testRootDiskFiles, vm: true},
 		{name: "rootdisk/changes", run: testRootDiskChanges, vm: true},
 		{name: "rootdisk/paused", run: testRootDiskPaused, vm: true},
+		{name: "rootdisk/undone", run: testRootDiskUndone, vm: true},
 		{name: "rootdisk/again", run: testRootDiskAgain, vm: true},
 		{name: "rootdisk/read-only", run: testRootDiskReadOnly, vm: true},
 		{name: "rootdisk/full", run: testRootDiskFull, vm: true},

@@ -1073,9 +1073,12 @@ type Exit struct {
 	AgoUs uint64 `protobuf:"varint,2,opt,name=ago_us,json=agoUs,proto3" json:"ago_us,omitempty"`
 	// Bytes that the process's output streams carried up to its end; what a
 	// grandchild writes later is not counted.
-	StdoutBytes   uint64 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
-	StderrBytes   uint64 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
-	OomKilled     bool   `protobuf:"varint,5,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	StdoutBytes uint64 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
+	StderrBytes uint64 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	OomKilled   bool   `protobuf:"varint,5,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	// Of the last process of a container whose root file system is on disks: it has
+	// written nothing there, so that nothing need be saved.
+	Unchanged     bool `protobuf:"varint,6,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1141,6 +1144,13 @@ func (x *Exit) GetStderrBytes() uint64 {
 func (x *Exit) GetOomKilled() bool {
 	if x != nil {
 		return x.OomKilled
+	}
+	return false
+}
+
+func (x *Exit) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
 	}
 	return false
 }
@@ -1552,8 +1562,8 @@ func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
 type SaveChangesRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	// A stream for the changes: a tar archive as of a layer of an OCI image. 0 only
-	// asks whether there are any.
+	// A stream for the changes, be there any or not: a tar archive as of a layer of
+	// an OCI image. 0 only asks whether there are any.
 	Stream        uint64 `protobuf:"varint,2,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2610,14 +2620,15 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\fContainerRef\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"(\n" +
 	"\x14StartProcessResponse\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\rR\x03pid\"\x9a\x01\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\"\xb8\x01\n" +
 	"\x04Exit\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x15\n" +
 	"\x06ago_us\x18\x02 \x01(\x04R\x05agoUs\x12!\n" +
 	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
 	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12\x1d\n" +
 	"\n" +
-	"oom_killed\x18\x05 \x01(\bR\toomKilled\"|\n" +
+	"oom_killed\x18\x05 \x01(\bR\toomKilled\x12\x1c\n" +
+	"\tunchanged\x18\x06 \x01(\bR\tunchanged\"|\n" +
 	"\x14SignalProcessRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x16\n" +
