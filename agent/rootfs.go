@@ -42,8 +42,10 @@ func (a *Agent) findRootfs(ctx context.Context, id string, want *agentv1.Rootfs)
 	if err := validateRootfs(id, want); err != nil {
 		return rootDisks{}, err
 	}
-	if err := a.modules.await(ctx, "erofs"); err != nil {
-		return rootDisks{}, err
+	for _, filesystem := range []string{"erofs", "ext4"} {
+		if err := a.modules.await(ctx, filesystem); err != nil {
+			return rootDisks{}, err
+		}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, diskTime, fmt.Errorf("the kernel has not found it within %s", diskTime))
 	defer cancel()

@@ -121,21 +121,19 @@ func (s *Sandbox) diskable(spec *specs.Spec, mounts []*types.Mount) (layers.Over
 		return layers.Overlay{}, err
 	}
 	if overlay.Upper == "" {
-		return overlay, isRequired(spec.Root != nil && spec.Root.Readonly, "nothing can be written, and the container is not told so")
+		if !isReadOnly(spec) {
+			return layers.Overlay{}, errors.New("nothing can be written to the snapshot, and the container is not told so")
+		}
+		return overlay, nil
 	}
 	written, err := os.ReadDir(overlay.Upper)
-	if err != nil {
-		return layers.Overlay{}, err
+	if err == nil && len(written) > 0 {
+		err = errors.New("the snapshot has been written to")
 	}
-	return overlay, isRequired(len(written) == 0, "the snapshot has been written to")
+	return overlay, err
 }
 
-func isRequired(ok bool, otherwise string) error {
-	if ok {
-		return nil
-	}
-	return errors.New(otherwise)
-}
+func isReadOnly(spec *specs.Spec) bool { return spec.Root != nil && spec.Root.Readonly }
 
 func hasUserNamespace(spec *specs.Spec) bool {
 	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
@@ -158,7 +156,7 @@ func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overla
 	if r.image, err = cache.Open(key); err != nil {
 		return nil, err
 	}
-	if c.spec.Root != nil && c.spec.Root.Readonly {
+	if isReadOnly(c.spec) {
 		return r, nil
 	}
 	empty, err := cache.OpenEmpty(s.opts.Config.Rootfs.ScratchMiB)
