@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -203,6 +204,15 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	if err != nil {
 		return nil, err
 	}
+	begin := time.Now()
+	root, err := a.findRootfs(ctx, id, req.GetRootfs())
+	if err != nil {
+		return nil, err
+	}
+	defer root.remove()
+	if req.GetRootfs() != nil {
+		a.log.debugf("container %s: the disks of its root file system were there after %v", id, time.Since(begin))
+	}
 	io, err := claimStdio(ctx, from, req.GetStreams())
 	if err != nil {
 		return nil, err
@@ -217,7 +227,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
-	if err := c.create(spec, io, a.relays, req, disks); err != nil {
+	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {
 		return nil, err
 	}
 	a.publish(c)

@@ -37,6 +37,7 @@ type container struct {
 	// namespaces of the container, as its spec wants them.
 	namespaces configs.Namespaces
 	affinity   *configs.CPUAffinity // of execs that have none of their own
+	rootfs     *rootfs              // nil if it is not on disks
 
 	// ops is held by the one operation that changes the container's state:
 	// start, pause, resume, update, delete. Signals do without, so that a
@@ -74,7 +75,7 @@ func (c *container) release() { <-c.ops }
 
 // create makes the container and its init, which then waits to be started.
 // Nothing is left behind when it fails.
-func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *agentv1.CreateContainerRequest, disks []foundDisk) (err error) {
+func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *agentv1.CreateContainerRequest, disks []foundDisk, root rootDisks) (err error) {
 	defer func() {
 		if err != nil {
 			io.close()
@@ -85,6 +86,9 @@ func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *age
 		return err
 	}
 	if c.sockets, err = listenAll(relays, c.id, req.GetSockets()); err != nil {
+		return err
+	}
+	if c.rootfs, err = mountRootfs(c.id, req.GetRootfs(), root); err != nil {
 		return err
 	}
 	if len(disks) > 0 {
@@ -179,6 +183,9 @@ func (c *container) destroy() error {
 		return err
 	}
 	c.mounts = nil
+	if err := c.rootfs.remove(); err != nil {
+		return err
+	}
 	return c.letDisksGo()
 }
 
@@ -205,19 +212,8 @@ func (c *container) delete(ctx context.Context) error {
 		return err
 	}
 	defer c.release()
-	ctx, cancel := context.WithTimeout(ctx, killTime)
-	defer cancel()
-	// Once more: an exec may have been starting.
-	if err := c.cgroup.kill(); err != nil {
-		return err
-	}
 	processes := append(c.lastExecs(), c.init)
-	for _, p := range processes {
-		if err := p.awaitKilled(ctx); err != nil {
-			return err
-		}
-	}
-	if err := c.cgroup.waitEmpty(ctx); err != nil {
+	if err := c.end(ctx, processes); err != nil {
 		return err
 	}
 	for _, p := range processes {
@@ -228,6 +224,22 @@ func (c *container) delete(ctx context.Context) error {
 	}
 	c.gone = true
 	return nil
+}
+
+// end kills the processes and waits until no process of the container is left.
+func (c *container) end(ctx context.Context, processes []*process) error {
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	// Also where it was done before: an exec may have been starting.
+	if err := c.cgroup.kill(); err != nil {
+		return err
+	}
+	for _, p := range processes {
+		if err := p.awaitKilled(ctx); err != nil {
+			return err
+		}
+	}
+	return c.cgroup.waitEmpty(ctx)
 }
 
 // awaitKilled waits for the end of a process that was killed, if it ever began.

@@ -144,14 +144,28 @@ func (d foundDisk) addTo(spec *specs.Spec, node string) {
 
 // findDisk finds the disk of a serial number in a directory of block devices. It
 // waits for the kernel to announce it, until ctx ends.
-func findDisk(ctx context.Context, class, serial string) (blockDevice, error) {
-	if dir := lookupDisk(class, serial); dir != "" {
-		return readBlockDevice(dir)
+func findDisk(ctx context.Context, class, serial string) (device blockDevice, err error) {
+	err = awaitDisk(ctx, func() (bool, error) {
+		dir := lookupDisk(class, serial)
+		if dir == "" {
+			return false, nil
+		}
+		device, err = readBlockDevice(dir)
+		return true, err
+	})
+	return device, err
+}
+
+// awaitDisk looks for a disk whenever the kernel announces something, until it is
+// found or ctx ends.
+func awaitDisk(ctx context.Context, look func() (found bool, err error)) error {
+	if found, err := look(); found || err != nil {
+		return err
 	}
 	// Listen first, look second: what appears in between is announced.
 	events, err := openAnnouncements(unix.NETLINK_KOBJECT_UEVENT, 1)
 	if err != nil {
-		return blockDevice{}, err
+		return err
 	}
 	defer events.Close()
 	stop := context.AfterFunc(ctx, func() { events.Close() })
@@ -159,11 +173,11 @@ func findDisk(ctx context.Context, class, serial string) (blockDevice, error) {
 	// What the kernel says does not matter, only that something changed.
 	buf := make([]byte, 8<<10)
 	for {
-		if dir := lookupDisk(class, serial); dir != "" {
-			return readBlockDevice(dir)
+		if found, err := look(); found || err != nil {
+			return err
 		}
 		if _, err := events.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return blockDevice{}, fmt.Errorf("no block device has this serial number: has the machine been given one, and the kernel its driver? (%w)",
+			return fmt.Errorf("no block device has this serial number: has the machine been given one, and the kernel its driver? (%w)",
 				errors.Join(err, context.Cause(ctx)))
 		}
 	}

@@ -85,6 +85,7 @@ func (s *service) WaitProcess(ctx context.Context, req *agentv1.ProcessRef) (*ag
 	return &agentv1.Exit{
 		Status: e.status, AgoUs: uint64(max(time.Since(e.at), 0).Microseconds()), OomKilled: e.oomKilled,
 		StdoutBytes: sent[0], StderrBytes: sent[1],
+		Unchanged: p.execID == "" && p.container.unchanged(),
 	}, nil
 }
 
@@ -151,6 +152,15 @@ func (s *service) UpdateContainer(ctx context.Context, req *agentv1.UpdateContai
 		return nil, err
 	}
 	return &agentv1.UpdateContainerResponse{}, c.update(ctx, req.GetResources())
+}
+
+func (s *service) SaveChanges(ctx context.Context, req *agentv1.SaveChangesRequest) (*agentv1.SaveChangesResponse, error) {
+	c, err := s.agent.container(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	changed, err := c.saveChanges(ctx, s.streams, req.GetStream())
+	return &agentv1.SaveChangesResponse{Changed: changed}, err
 }
 
 func (s *service) Stats(_ context.Context, req *agentv1.ContainerRef) (*agentv1.StatsResponse, error) {

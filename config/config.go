@@ -13,6 +13,7 @@ const DefaultPath = "/etc/hyper/config.toml"
 type Config struct {
 	Sandbox   Sandbox   `toml:"sandbox"`
 	Guest     Guest     `toml:"guest"`
+	Rootfs    Rootfs    `toml:"rootfs"`
 	QEMU      QEMU      `toml:"qemu"`
 	Virtiofsd Virtiofsd `toml:"virtiofsd"`
 	Pasta     Pasta     `toml:"pasta"`
@@ -49,6 +50,19 @@ type Guest struct {
 	Image string `toml:"image"`
 	// KernelArgs are appended to the kernel's command line.
 	KernelArgs []string `toml:"kernel_args"`
+}
+
+// Rootfs is how containers get their root filesystems.
+type Rootfs struct {
+	// By is RootfsAuto, RootfsShare or RootfsDisk.
+	By string `toml:"by"`
+	// Layers is the directory of disk images of layers.
+	Layers string `toml:"layers"`
+	// LayersMiB bounds what these take together, in MiB.
+	LayersMiB uint64 `toml:"layers_mib"`
+	// ScratchMiB bounds what one container on disks can write to its root
+	// filesystem, in MiB.
+	ScratchMiB uint64 `toml:"scratch_mib"`
 }
 
 // QEMU is the hypervisor.
@@ -91,8 +105,16 @@ type Template struct {
 	MaxMiB int64 `toml:"max_mib"`
 }
 
-// Allowed values of QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.
+// Allowed values of Rootfs.By, QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.
 const (
+	// RootfsAuto is disks where an image of the layers is there, and else the share,
+	// while the image is built for the next container.
+	RootfsAuto = "auto"
+	// RootfsShare is always the share.
+	RootfsShare = "share"
+	// RootfsDisk is as RootfsAuto, but the container waits until the image is built.
+	RootfsDisk = "disk"
+
 	MachineQ35     = "q35"
 	MachineMicroVM = "microvm"
 
@@ -139,6 +161,12 @@ func Default() *Config {
 			BootTimeout: Duration{30 * time.Second},
 		},
 		Guest: Guest{KernelArgs: []string{}},
+		Rootfs: Rootfs{
+			By:         RootfsAuto,
+			Layers:     "/var/lib/hyper/layers",
+			LayersMiB:  10 << 10,
+			ScratchMiB: 10 << 10,
+		},
 		QEMU: QEMU{
 			Machine: MachineQ35,
 			Accel:   AccelAuto,

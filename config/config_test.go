@@ -125,6 +125,10 @@ func TestBadFiles(t *testing.T) {
 		{"machine", "[qemu]\nmachine = \"pc\"", []string{"config.toml:2", "qemu.machine", `"pc"`, `"q35", "microvm"`}},
 		{"accelerator", "[qemu]\naccel = \"xen\"", []string{"config.toml:2", "qemu.accel", `"auto", "kvm", "tcg"`}},
 		{"root's user id", "[qemu]\nuid_base = 0", []string{"config.toml:2", "qemu.uid_base", "from 65536"}},
+		{"root filesystems", "[rootfs]\nby = \"disks\"", []string{"config.toml:2", "rootfs.by", `"auto", "share", "disk"`}},
+		{"relative layers", "[rootfs]\nlayers = \"layers\"", []string{"config.toml:2", "rootfs.layers", "absolute"}},
+		{"no room for layers", "[rootfs]\nlayers_mib = 0", []string{"config.toml:2", "rootfs.layers_mib", "0"}},
+		{"scratch too small", "[rootfs]\nscratch_mib = 1", []string{"config.toml:2", "rootfs.scratch_mib", "16"}},
 		{"cache", "[virtiofsd]\ncache = \"none\"", []string{"config.toml:2", "virtiofsd.cache", `"auto", "always", "never"`}},
 		{"inline table", "sandbox = {vcpus = 77}", []string{"config.toml:1", "sandbox.vcpus", "77"}},
 	} {

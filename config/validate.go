@@ -22,6 +22,12 @@ const (
 	// Each machine takes the base plus a process id, which is below 1<<22.
 	maxUIDBase = 1<<32 - 2 - 1<<22
 
+	// minScratchMiB holds an empty file system and then some.
+	minScratchMiB = 16
+	// maxDiskMiB is what is certainly too much, 16 TiB: ext4's own bound with blocks
+	// of 4 KiB.
+	maxDiskMiB = 16 << 20
+
 	minBootTimeout = time.Second
 	maxBootTimeout = time.Hour
 
@@ -57,6 +63,10 @@ func known() []struct{ key, allowed string } {
 		{"guest.kernel", "an absolute path, or \"\" for the installed kernel"},
 		{"guest.image", "an absolute path, or \"\" for the installed image"},
 		{"guest.kernel_args", "a list of words, each without white space"},
+		{"rootfs.by", quoted([]string{RootfsAuto, RootfsShare, RootfsDisk})},
+		{"rootfs.layers", "an absolute path"},
+		{"rootfs.layers_mib", fmt.Sprintf("a whole number of MiB, from 1 to %d", maxDiskMiB)},
+		{"rootfs.scratch_mib", fmt.Sprintf("a whole number of MiB, from %d to %d", minScratchMiB, maxDiskMiB)},
 		{"qemu.path", "an absolute path, or \"\" to search for it"},
 		{"qemu.machine", quoted([]string{MachineQ35, MachineMicroVM})},
 		{"qemu.accel", quoted([]string{AccelAuto, AccelKVM, AccelTCG})},
@@ -132,6 +142,10 @@ func (c *Config) validate(h host, seen positions) error {
 		{"sandbox.memory_mib", s.MemoryMiB, s.MemoryMiB >= MinMemoryMiB && s.MemoryMiB <= limits.MemoryMiB},
 		{"sandbox.vcpus", s.VCPUs, s.VCPUs >= 1 && s.VCPUs <= limits.VCPUs},
 		{"sandbox.boot_timeout", s.BootTimeout.Duration, s.BootTimeout.Duration >= minBootTimeout && s.BootTimeout.Duration <= maxBootTimeout},
+		{"rootfs.by", c.Rootfs.By, slices.Contains([]string{RootfsAuto, RootfsShare, RootfsDisk}, c.Rootfs.By)},
+		{"rootfs.layers", c.Rootfs.Layers, filepath.IsAbs(c.Rootfs.Layers)},
+		{"rootfs.layers_mib", c.Rootfs.LayersMiB, c.Rootfs.LayersMiB >= 1 && c.Rootfs.LayersMiB <= maxDiskMiB},
+		{"rootfs.scratch_mib", c.Rootfs.ScratchMiB, c.Rootfs.ScratchMiB >= minScratchMiB && c.Rootfs.ScratchMiB <= maxDiskMiB},
 		{"qemu.machine", c.QEMU.Machine, slices.Contains([]string{MachineQ35, MachineMicroVM}, c.QEMU.Machine)},
 		{"qemu.accel", c.QEMU.Accel, slices.Contains([]string{AccelAuto, AccelKVM, AccelTCG}, c.QEMU.Accel)},
 		{"qemu.uid_base", c.QEMU.UIDBase, c.QEMU.UIDBase >= minUIDBase && c.QEMU.UIDBase <= maxUIDBase},

@@ -138,6 +138,15 @@ func (a *agentClient) resume(ctx context.Context, r *agentv1.ContainerRef) error
 	return err
 }
 
+// saveChanges takes as long as sending what has been written: ctx bounds it.
+func (a *agentClient) saveChanges(ctx context.Context, r *agentv1.SaveChangesRequest) (changed bool, err error) {
+	reply, err := a.raw.SaveChanges(ctx, r)
+	if err != nil {
+		return false, guestError(ctx, err)
+	}
+	return reply.GetChanged(), nil
+}
+
 func (a *agentClient) update(ctx context.Context, r *agentv1.UpdateContainerRequest) error {
 	_, err := call(ctx, callTimeout, a.raw.UpdateContainer, r)
 	return err
@@ -184,6 +193,7 @@ func validExit(e *agentv1.Exit, now time.Time) Exit {
 		StdoutBytes: e.GetStdoutBytes(),
 		StderrBytes: e.GetStderrBytes(),
 		OOMKilled:   e.GetOomKilled(),
+		Unchanged:   e.GetUnchanged(),
 	}
 	if ago := e.GetAgoUs(); ago < uint64(maxExitAge.Microseconds()) {
 		exit.At = now.Add(-time.Duration(ago) * time.Microsecond)

@@ -80,7 +80,8 @@ func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
 	if err == nil && spec.Linux != nil {
 		size, err = virtcontainers.SizeFor(size, virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
 	}
-	return hardware{size: size, pod: o.pod(spec)}, err
+	// What its containers will need is not known.
+	return hardware{size: size, pod: o.pod(spec), share: true}, err
 }
 
 // pod is what the machine is to be.
@@ -100,6 +101,8 @@ func (o BootOptions) pod(spec *specs.Spec) virtcontainers.Pod {
 type hardware struct {
 	size virtcontainers.Size
 	pod  virtcontainers.Pod
+	// share says that it has a share of files.
+	share bool
 }
 
 // size is how large the machine must be for what annotations and limits ask.

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -29,7 +30,11 @@ type Container struct {
 	sources        sources
 	sockets        []uint64
 	socketMessages []*agentv1.Socket
-	init           *Process
+	// rootDisks is nil if the root filesystem comes by the share, and missing are the
+	// layers then of which an image should be built.
+	rootDisks *rootDisks
+	missing   []string
+	init      *Process
 	// limits are those that size the machine, as they are now. They are guarded by
 	// the sandbox's lock.
 	limits *specs.LinuxResources
@@ -76,7 +81,8 @@ func (c *Container) processes() []*Process {
 
 func (c *Container) ref() *agentv1.ContainerRef { return &agentv1.ContainerRef{ContainerId: c.id} }
 
-// Pause freezes all processes of the container.
+// Pause freezes all processes of the container, and saves what it has written to its
+// root filesystem. When it fails the container runs on.
 // errdefs.ErrFailedPrecondition if it is not running.
 func (c *Container) Pause(ctx context.Context) error {
 	if err := c.init.mustBe(Running); err != nil {
@@ -90,6 +96,10 @@ func (c *Container) Pause(ctx context.Context) error {
 		return fmt.Errorf("pausing container %s: %w", c.id, err)
 	}
 	c.setPaused(true)
+	// Whoever wants to look at what it has written pauses it for that.
+	if err := c.saveChanges(ctx); err != nil {
+		return errors.Join(err, c.Resume(context.WithoutCancel(ctx)))
+	}
 	return nil
 }
 
@@ -205,6 +215,12 @@ func (c *Container) Signal(ctx context.Context, sig uint32) error {
 
 // delete releases the container in the guest and on the host.
 func (c *Container) delete(ctx context.Context) error {
+	if c.init.State() == Stopped {
+		if err := c.saveChanges(ctx); err != nil {
+			// That it cannot be kept is no reason to keep the container.
+			c.log.WithError(err).Error("what the container has written to its root filesystem is lost")
+		}
+	}
 	c.beginDeleting()
 	if agent, err := c.guest.call(); err == nil {
 		if err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
@@ -231,6 +247,7 @@ func (c *Container) afterDelete(ctx context.Context) {
 	c.beginDeleting()
 	c.sandbox.sockets.remove(c.sockets)
 	c.releaseDisks(ctx)
+	c.releaseRootDisks()
 	if err := c.sandbox.share.drop(c.id); err != nil {
 		c.log.WithError(err).Error("deleting a container")
 	}

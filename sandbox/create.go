@@ -38,11 +38,12 @@ type ContainerOptions struct {
 // fails nothing is left of the container; a machine that booted stays for the
 // next, until Stop.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
-	c, err := s.read(o)
+	c, err := s.read(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.reserve(c); err != nil {
+		c.rootDisks.close()
 		return nil, err
 	}
 	if err := s.create(ctx, c, o); err != nil {
@@ -53,11 +54,12 @@ func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Con
 	s.mu.Lock()
 	c.created = true
 	s.mu.Unlock()
+	c.buildMissing()
 	return c, nil
 }
 
 // read reads a container's bundle.
-func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
+func (s *Sandbox) read(ctx context.Context, o ContainerOptions) (*Container, error) {
 	if err := identifiers.Validate(o.ID); err != nil {
 		return nil, fmt.Errorf("container id: %w", err)
 	}
@@ -79,6 +81,7 @@ func (s *Sandbox) read(o ContainerOptions) (*Container, error) {
 		// and that is done under the sandbox's lock.
 		sources: inspectSources(virtcontainers.BindSources(spec, o.Bundle)),
 	}
+	c.rootDisks, c.missing = s.openRootDisks(ctx, c, o.Rootfs)
 	c.deleting, c.beginDeleting = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -98,6 +101,7 @@ func (c *Container) makePlan(first bool) error {
 		GuestSHM:     guestSHM,
 		Etc:          c.sandbox.etc,
 		BlockDevices: c.sources.blockDevices,
+		GuestRootfs:  c.guestRootfs(),
 		GuestVolumes: path.Join(guestVolumes, c.id),
 		Sources:      c.sources.kinds,
 	})
@@ -119,6 +123,7 @@ func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) 
 			return
 		}
 		c.releaseDisks(context.WithoutCancel(ctx))
+		c.releaseRootDisks()
 		if hostReady {
 			c.afterDelete(context.WithoutCancel(ctx))
 		}
@@ -132,6 +137,7 @@ func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) 
 		return c.hooksOnCreate(partsCtx)
 	})
 	parts.Go(func() error { return c.guest.wait(partsCtx, c.guest.ready) })
+	parts.Go(func() error { return c.attachRootDisks(partsCtx) })
 	parts.Go(func() error { return c.attachDisks(partsCtx) })
 	if err := parts.Wait(); err != nil {
 		return err
@@ -142,6 +148,9 @@ func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) 
 // makeFiles mounts what the guest will see. When it fails nothing is mounted.
 func (c *Container) makeFiles(rootfs []*types.Mount) error {
 	target := filepath.Join(c.bundle, rootfsDir)
+	if c.rootDisks != nil {
+		rootfs = nil
+	}
 	if err := mountRootfs(rootfs, target); err != nil {
 		return err
 	}
@@ -204,6 +213,7 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
 		Disks:       c.guestDisks(),
 		Sockets:     c.socketMessages,
+		Rootfs:      c.rootfsMessage(),
 	}
 	copies, err := c.copyVolumes(ctx, agent)
 	if err != nil {

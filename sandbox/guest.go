@@ -123,13 +123,17 @@ func (g *guest) boot(phases *phases) error {
 	if err := g.joinCgroup(); err != nil {
 		return err
 	}
+	shareDir := ""
+	if g.share {
+		shareDir = s.share.dir
+	}
 	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
 		ID:           s.opts.ID,
 		Dir:          s.opts.Dir,
 		Size:         g.size,
 		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
 		ShareTag:     shareTag,
-		ShareDir:     s.share.dir,
+		ShareDir:     shareDir,
 		NetNS:        g.pod.NetNS,
 		Debug:        s.opts.Config.Sandbox.Debug,
 	})
@@ -248,11 +252,15 @@ func (g *guest) configure(ctx context.Context, phases *phases) error {
 	if err != nil {
 		return err
 	}
+	var mounts []*agentv1.Mount
+	if g.share {
+		mounts = append(mounts, &agentv1.Mount{Type: "virtiofs", Source: shareTag, Target: guestShare})
+	}
 	reply, err := g.agent.configure(ctx, &agentv1.ConfigureRequest{
 		Now:      timestamppb.Now(),
 		Hostname: hostname,
 		Entropy:  entropy,
-		Mounts:   []*agentv1.Mount{{Type: "virtiofs", Source: shareTag, Target: guestShare}},
+		Mounts:   mounts,
 		Sysctls:  g.pod.Sysctls,
 		ShmSize:  shm,
 	})

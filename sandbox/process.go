@@ -38,6 +38,9 @@ type Exit struct {
 	StdoutBytes, StderrBytes uint64
 	// OOMKilled tells that the guest's kernel ended it for want of memory.
 	OOMKilled bool
+	// Unchanged tells, of a container's init, that nothing was written to a root
+	// filesystem on disks.
+	Unchanged bool
 }
 
 // killed is the exit of a process whose machine is gone.

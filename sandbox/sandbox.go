@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/volume"
+	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // Factory makes the sandbox's virtual machine.
@@ -38,6 +40,10 @@ type Options struct {
 	// does not end with this one, and returns at once: see factory.Build. With nil
 	// only templates that are there are used.
 	BuildTemplate func(factory.Kind) error
+	// ImageBuilder is the command that builds the disk image of layers, outside of the
+	// sandbox: it may outlive it. keepOut are directories whose mounts it must not keep
+	// alive. nil if none are to be built.
+	ImageBuilder func(lower, keepOut []string) *exec.Cmd
 }
 
 // Sandbox is one pod. Its methods may be called from any goroutine.
@@ -54,6 +60,8 @@ type Sandbox struct {
 	endLife    context.CancelFunc
 	tasks      sync.WaitGroup
 	nextStream atomic.Uint64
+	// rootfsMade counts root filesystems on disks, ever.
+	rootfsMade atomic.Uint64
 
 	createdAt time.Time
 	ending    sync.Once
@@ -209,7 +217,11 @@ func (s *Sandbox) reserve(c *Container) error {
 	if _, ok := s.containers[c.id]; ok {
 		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
 	}
+	s.boundRootDisksLocked(c)
 	if err := c.makePlan(s.guest == nil); err != nil {
+		return err
+	}
+	if err := s.checkShare(c); err != nil {
 		return err
 	}
 	size, err := s.size(c.spec.Annotations, c.spec.Linux.Resources)
@@ -222,12 +234,36 @@ func (s *Sandbox) reserve(c *Container) error {
 		}
 	}
 	c.limits = c.spec.Linux.Resources
-	c.guest, err = s.machineLocked(hardware{size: size, pod: c.plan.Pod})
+	c.guest, err = s.machineLocked(hardware{size: size, pod: c.plan.Pod, share: c.wantsShare()})
 	if err != nil {
 		return err
 	}
 	s.containers[c.id] = c
 	return nil
+}
+
+// wantsShare says whether the machine that the container brings is to have a share of
+// files: for the container's own, and those of a pod that will come.
+func (c *Container) wantsShare() bool {
+	return c.plan.NeedsShare() || virtcontainers.RoleOf(c.spec.Annotations) != virtcontainers.Alone
+}
+
+// checkShare refuses a container that needs a share in a machine that has none. Only
+// one that joins a container of no pod, by an annotation of its own, can be such.
+func (s *Sandbox) checkShare(c *Container) error {
+	if s.guest == nil || s.guest.share || !c.plan.NeedsShare() {
+		return nil
+	}
+	return fmt.Errorf("container %s needs a share of files, as for %s, and the machine of sandbox %s was started without, "+
+		"because its first container needed none: create this one first, or set rootfs.by to %q: %w",
+		c.id, c.plan.Mounts[0].Source, s.opts.ID, config.RootfsShare, errdefs.ErrFailedPrecondition)
+}
+
+// hasNoShare says that the machine is there, and was started without a share.
+func (s *Sandbox) hasNoShare() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.guest != nil && !s.guest.share
 }
 
 // forget takes a container out, and reports whether it was still there.

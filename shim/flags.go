@@ -19,6 +19,8 @@ type invocation struct {
 	Version   bool
 	Info      bool
 	RunDir    string // of the server: ours, not containerd's
+	Layers    string // of build-image
+	KeepOut   string // of build-image
 	Action    string
 }
 
@@ -51,6 +53,8 @@ func parseFlags(args []string, usage io.Writer) (invocation, error) {
 	fs.BoolVar(&i.Version, "version", false, "print the version")
 	fs.BoolVar(&i.Info, "info", false, "print what the runtime can do, as a containerd.types.RuntimeInfo")
 	fs.StringVar(&i.RunDir, "run-dir", "", "the server's run directory (internal)")
+	fs.StringVar(&i.Layers, "layers", "", "directories of which build-image makes an image (internal)")
+	fs.StringVar(&i.KeepOut, "keep-out", "", "directories of which build-image keeps no mounts (internal)")
 	for _, name := range []string{"publish-binary", "socket", "debug-socket"} {
 		_ = fs.String(name, "", "accepted and ignored")
 	}
@@ -58,7 +62,7 @@ func parseFlags(args []string, usage io.Writer) (invocation, error) {
 		return i, fmt.Errorf("command line: %w", errors.Join(err, errdefs.ErrInvalidArgument))
 	}
 	i.Action = fs.Arg(0)
-	if i.Version || i.Info {
+	if i.Version || i.Info || i.Action == actionBuildImage {
 		return i, nil
 	}
 	if i.Namespace == "" || i.ID == "" {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/hyperhq/hyper/sandbox/layers"
 )
 
 // Name is the runtime's name to containerd.
@@ -63,6 +65,10 @@ func run(i invocation) error {
 		return deleteTask(ctx, i, os.Stdout)
 	case buildAction:
 		return buildTemplate(os.Stdin)
+	case actionBuildImage:
+		ctx, cancel := context.WithTimeout(context.Background(), layers.Deadline)
+		defer cancel()
+		return buildImage(ctx, i)
 	case "":
 		return serve(i)
 	}

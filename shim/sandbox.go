@@ -28,7 +28,7 @@ func opener(i invocation, dir runDir, isolated error, mounts *os.File) func() (p
 		if err != nil {
 			return pod{}, err
 		}
-		o := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c}
+		o := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c, ImageBuilder: imageBuilder}
 		if c.Template.Enable {
 			// Now, before the sandbox joins the pod's.
 			if home, err := cgroup.Here(); err == nil {

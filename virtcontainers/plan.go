@@ -72,6 +72,9 @@ type Placement struct {
 	Bundle string
 	// GuestDir is where the guest sees the container's directory of the share.
 	GuestDir string
+	// GuestRootfs is where the guest has the container's root filesystem, if that is
+	// on disks of the machine; empty if it comes by the share.
+	GuestRootfs string
 	// GuestVolumes is where the guest has what the agent makes for the container.
 	GuestVolumes string
 	// Sources says what the binds' sources are. It may lack those that are
@@ -134,6 +137,10 @@ func NewPlan(spec *specs.Spec, at Placement) (*Plan, error) {
 	return p, nil
 }
 
+// NeedsShare says whether the container has anything in the share: without that it
+// can be in a machine that has none.
+func (p *Plan) NeedsShare() bool { return len(p.Mounts) > 0 }
+
 func (p *Plan) note(format string, args ...any) {
 	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
 }
@@ -168,6 +175,10 @@ func (p *Plan) checkSections(at Placement) error {
 
 func (p *Plan) planRootfs(at Placement) error {
 	root := p.Guest.Root
+	if at.GuestRootfs != "" {
+		root.Path = at.GuestRootfs
+		return nil
+	}
 	source := root.Path
 	if !path.IsAbs(source) {
 		source = path.Join(at.Bundle, source)

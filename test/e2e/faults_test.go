@@ -82,6 +82,9 @@ func testKilled(t *testing.T, c *harness.Cell) {
 		for _, m := range moments() {
 			t.Run(program+" "+m.name, func(t *testing.T) {
 				c.CheckLeaks(t)
+				if program == "virtiofsd" {
+					rootfsBy(t, c, "share") // or there may be none
+				}
 				container := c.Container(t, stubborn())
 				events := container.Watch(t)
 				task := container.Create(t, harness.IO{})
@@ -186,6 +189,9 @@ func testKilledWhileDown(t *testing.T, c *harness.Cell) {
 	for _, program := range []string{"qemu-system", "virtiofsd", "containerd-shim-hyper"} {
 		t.Run(program, func(t *testing.T) {
 			c.CheckLeaks(t)
+			if program == "virtiofsd" {
+				rootfsBy(t, c, "share") // or there may be none
+			}
 			container := c.Container(t, stubborn())
 			task := container.Create(t, harness.IO{})
 			task.Start(t)

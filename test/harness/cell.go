@@ -142,13 +142,20 @@ func (c *Cell) Templates() string { return filepath.Join(c.Dir, "templates") }
 // Guest is the cell's kernel and image.
 func (c *Cell) Guest() (kernel, image string) { return c.Parts.Kernel(c.kernel) }
 
-// GuestConfig is the [guest] table that chooses the cell's kernel.
+// GuestConfig chooses the cell's kernel, and a place for images of layers.
 func (c *Cell) GuestConfig() string {
 	if c.kernel == "" {
-		return ""
+		return c.rootfsConfig()
 	}
 	kernel, img := c.Guest()
-	return fmt.Sprintf("[guest]\nkernel = %q\nimage = %q\n", kernel, img)
+	return fmt.Sprintf("[guest]\nkernel = %q\nimage = %q\n", kernel, img) + c.rootfsConfig()
+}
+
+// LayersDir is where the runtime keeps images of layers.
+func (c *Cell) LayersDir() string { return filepath.Join(c.Dir, "layers") }
+
+func (c *Cell) rootfsConfig() string {
+	return fmt.Sprintf("[rootfs]\nlayers = %q\n", c.LayersDir())
 }
 
 // StartContainerd starts the cell's containerd, which must not run, and returns

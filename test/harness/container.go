@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -165,6 +166,18 @@ func asAny(name string, v any) (*anypb.Any, error) {
 		return nil, err
 	}
 	return &anypb.Any{TypeUrl: specURL + name, Value: data}, nil
+}
+
+// Upper is the directory of its snapshot that has what it has written.
+func (c *Container) Upper() string {
+	for _, m := range c.rootfs {
+		for _, option := range m.Options {
+			if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
+				return dir
+			}
+		}
+	}
+	return ""
 }
 
 // remove ends the container as a user would clean up, in whatever state it is.

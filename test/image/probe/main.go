@@ -28,6 +28,8 @@ const usage = `usage: probe COMMAND
   dials PATH COUNT     connect to a socket COUNT times, one after the other, for an echo
   ping ADDRESS         have an echo by ICMP without a raw socket, as sysctls permit it
   watch DIRECTORY      print its inotify events, as "moved ..data", for good
+  files DIRECTORY      make files in it as programs do, and say of each check what came of it
+  setattr FILE NAME V  set an extended attribute
   shm KEY [TEXT]       make a System V segment that holds TEXT, or print the one there is
 `
 
@@ -56,6 +58,10 @@ func run(args []string) error {
 		return ping(words[0])
 	case args[0] == "watch" && len(words) == 1:
 		return watch(words[0])
+	case args[0] == "files" && len(words) == 1:
+		return files(words[0])
+	case args[0] == "setattr" && len(words) == 3:
+		return unix.Setxattr(words[0], words[1], []byte(words[2]), 0)
 	case args[0] == "shm" && len(words) > 0:
 		return sharedMemory(words[0], words[1:])
 	}

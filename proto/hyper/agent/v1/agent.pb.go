@@ -84,7 +84,7 @@ func (x VolumeChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VolumeChange_Kind.Descriptor instead.
 func (VolumeChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36, 0}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0}
 }
 
 // A mount that the agent makes in the guest's own mount namespace.
@@ -542,7 +542,9 @@ type CreateContainerRequest struct {
 	// The agent waits for those that the machine has only just been given.
 	Disks []*Disk `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
 	// Unix sockets of the host, made before the container and gone with it.
-	Sockets       []*Socket `protobuf:"bytes,6,rep,name=sockets,proto3" json:"sockets,omitempty"`
+	Sockets []*Socket `protobuf:"bytes,6,rep,name=sockets,proto3" json:"sockets,omitempty"`
+	// The root file system, if it is on disks of the machine.
+	Rootfs        *Rootfs `protobuf:"bytes,7,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +621,75 @@ func (x *CreateContainerRequest) GetSockets() []*Socket {
 	return nil
 }
 
+func (x *CreateContainerRequest) GetRootfs() *Rootfs {
+	if x != nil {
+		return x.Rootfs
+	}
+	return nil
+}
+
+// Rootfs is a root file system that the agent puts together from disks: an overlay
+// of an EROFS image that is only read, and what the container writes.
+type Rootfs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`     // serial number of the disk with the image
+	Scratch       string                 `protobuf:"bytes,2,opt,name=scratch,proto3" json:"scratch,omitempty"` // of an ext4 disk for what is written; empty: a little memory
+	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`   // below /run/hyper/rootfs/<container_id>: where it is mounted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rootfs) Reset() {
+	*x = Rootfs{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rootfs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rootfs) ProtoMessage() {}
+
+func (x *Rootfs) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rootfs.ProtoReflect.Descriptor instead.
+func (*Rootfs) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Rootfs) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Rootfs) GetScratch() string {
+	if x != nil {
+		return x.Scratch
+	}
+	return ""
+}
+
+func (x *Rootfs) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 // Disk is a block device of the machine at its place in a container. The numbers
 // that it has in the guest are the guest's: the agent makes a node of it and a rule
 // in linux.resources.devices, and binds the node to its place.
@@ -636,7 +707,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +719,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +732,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Disk) GetSerial() string {
@@ -721,7 +792,7 @@ type Socket struct {
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +804,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +817,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Socket) GetId() uint64 {
@@ -793,7 +864,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +876,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +889,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -840,7 +911,7 @@ type CreateProcessRequest struct {
 
 func (x *CreateProcessRequest) Reset() {
 	*x = CreateProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +923,7 @@ func (x *CreateProcessRequest) String() string {
 func (*CreateProcessRequest) ProtoMessage() {}
 
 func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +936,7 @@ func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessRequest.ProtoReflect.Descriptor instead.
 func (*CreateProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateProcessRequest) GetContainerId() string {
@@ -904,7 +975,7 @@ type CreateProcessResponse struct {
 
 func (x *CreateProcessResponse) Reset() {
 	*x = CreateProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +987,7 @@ func (x *CreateProcessResponse) String() string {
 func (*CreateProcessResponse) ProtoMessage() {}
 
 func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1000,7 @@ func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessResponse.ProtoReflect.Descriptor instead.
 func (*CreateProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 // ProcessRef names a process: a container's init where exec_id is empty.
@@ -943,7 +1014,7 @@ type ProcessRef struct {
 
 func (x *ProcessRef) Reset() {
 	*x = ProcessRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1026,7 @@ func (x *ProcessRef) String() string {
 func (*ProcessRef) ProtoMessage() {}
 
 func (x *ProcessRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1039,7 @@ func (x *ProcessRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRef.ProtoReflect.Descriptor instead.
 func (*ProcessRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProcessRef) GetContainerId() string {
@@ -994,7 +1065,7 @@ type ContainerRef struct {
 
 func (x *ContainerRef) Reset() {
 	*x = ContainerRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1077,7 @@ func (x *ContainerRef) String() string {
 func (*ContainerRef) ProtoMessage() {}
 
 func (x *ContainerRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1090,7 @@ func (x *ContainerRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
 func (*ContainerRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ContainerRef) GetContainerId() string {
@@ -1038,7 +1109,7 @@ type StartProcessResponse struct {
 
 func (x *StartProcessResponse) Reset() {
 	*x = StartProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1121,7 @@ func (x *StartProcessResponse) String() string {
 func (*StartProcessResponse) ProtoMessage() {}
 
 func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1134,7 @@ func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessResponse.ProtoReflect.Descriptor instead.
 func (*StartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartProcessResponse) GetPid() uint32 {
@@ -1082,16 +1153,19 @@ type Exit struct {
 	AgoUs uint64 `protobuf:"varint,2,opt,name=ago_us,json=agoUs,proto3" json:"ago_us,omitempty"`
 	// Bytes that the process's output streams carried up to its end; what a
 	// grandchild writes later is not counted.
-	StdoutBytes   uint64 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
-	StderrBytes   uint64 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
-	OomKilled     bool   `protobuf:"varint,5,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	StdoutBytes uint64 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
+	StderrBytes uint64 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	OomKilled   bool   `protobuf:"varint,5,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	// Of the last process of a container whose root file system is on disks: it has
+	// written nothing there, so that nothing need be saved.
+	Unchanged     bool `protobuf:"varint,6,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1177,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1190,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Exit) GetStatus() uint32 {
@@ -1154,6 +1228,13 @@ func (x *Exit) GetOomKilled() bool {
 	return false
 }
 
+func (x *Exit) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
 type SignalProcessRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -1166,7 +1247,7 @@ type SignalProcessRequest struct {
 
 func (x *SignalProcessRequest) Reset() {
 	*x = SignalProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1259,7 @@ func (x *SignalProcessRequest) String() string {
 func (*SignalProcessRequest) ProtoMessage() {}
 
 func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1272,7 @@ func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessRequest.ProtoReflect.Descriptor instead.
 func (*SignalProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignalProcessRequest) GetContainerId() string {
@@ -1230,7 +1311,7 @@ type SignalProcessResponse struct {
 
 func (x *SignalProcessResponse) Reset() {
 	*x = SignalProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1323,7 @@ func (x *SignalProcessResponse) String() string {
 func (*SignalProcessResponse) ProtoMessage() {}
 
 func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1336,7 @@ func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessResponse.ProtoReflect.Descriptor instead.
 func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ResizeTerminalRequest struct {
@@ -1270,7 +1351,7 @@ type ResizeTerminalRequest struct {
 
 func (x *ResizeTerminalRequest) Reset() {
 	*x = ResizeTerminalRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1363,7 @@ func (x *ResizeTerminalRequest) String() string {
 func (*ResizeTerminalRequest) ProtoMessage() {}
 
 func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1376,7 @@ func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResizeTerminalRequest) GetContainerId() string {
@@ -1334,7 +1415,7 @@ type ResizeTerminalResponse struct {
 
 func (x *ResizeTerminalResponse) Reset() {
 	*x = ResizeTerminalResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1427,7 @@ func (x *ResizeTerminalResponse) String() string {
 func (*ResizeTerminalResponse) ProtoMessage() {}
 
 func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1440,7 @@ func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type DeleteProcessResponse struct {
@@ -1370,7 +1451,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1463,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1476,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type PauseContainerResponse struct {
@@ -1406,7 +1487,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1499,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1512,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type ResumeContainerResponse struct {
@@ -1442,7 +1523,7 @@ type ResumeContainerResponse struct {
 
 func (x *ResumeContainerResponse) Reset() {
 	*x = ResumeContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1535,7 @@ func (x *ResumeContainerResponse) String() string {
 func (*ResumeContainerResponse) ProtoMessage() {}
 
 func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1548,7 @@ func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type UpdateContainerRequest struct {
@@ -1480,7 +1561,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1573,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1586,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateContainerRequest) GetContainerId() string {
@@ -1530,7 +1611,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1623,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1636,105 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+}
+
+type SaveChangesRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// A stream for the changes, be there any or not: a tar archive as of a layer of
+	// an OCI image. 0 only asks whether there are any.
+	Stream        uint64 `protobuf:"varint,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveChangesRequest) Reset() {
+	*x = SaveChangesRequest{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveChangesRequest) ProtoMessage() {}
+
+func (x *SaveChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveChangesRequest.ProtoReflect.Descriptor instead.
+func (*SaveChangesRequest) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SaveChangesRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *SaveChangesRequest) GetStream() uint64 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+type SaveChangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changed       bool                   `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveChangesResponse) Reset() {
+	*x = SaveChangesResponse{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveChangesResponse) ProtoMessage() {}
+
+func (x *SaveChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveChangesResponse.ProtoReflect.Descriptor instead.
+func (*SaveChangesResponse) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SaveChangesResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
 }
 
 type StatsResponse struct {
@@ -1568,7 +1747,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1759,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1772,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatsResponse) GetMetrics() []byte {
@@ -1612,7 +1791,7 @@ type PidsResponse struct {
 
 func (x *PidsResponse) Reset() {
 	*x = PidsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1803,7 @@ func (x *PidsResponse) String() string {
 func (*PidsResponse) ProtoMessage() {}
 
 func (x *PidsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1816,7 @@ func (x *PidsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsResponse.ProtoReflect.Descriptor instead.
 func (*PidsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PidsResponse) GetProcesses() []*Process {
@@ -1657,7 +1836,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1848,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1861,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1710,7 +1889,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1901,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1914,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetNetworkRequest) GetInterfaces() []*Interface {
@@ -1767,7 +1946,7 @@ type SetNetworkResponse struct {
 
 func (x *SetNetworkResponse) Reset() {
 	*x = SetNetworkResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1958,7 @@ func (x *SetNetworkResponse) String() string {
 func (*SetNetworkResponse) ProtoMessage() {}
 
 func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1971,7 @@ func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
 func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 type Interface struct {
@@ -1807,7 +1986,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1998,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2011,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Interface) GetMac() string {
@@ -1878,7 +2057,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2069,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2082,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Route) GetDestination() string {
@@ -1966,7 +2145,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2157,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2170,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Neighbour) GetAddress() string {
@@ -2029,7 +2208,7 @@ type ChangeVolumeRequest struct {
 
 func (x *ChangeVolumeRequest) Reset() {
 	*x = ChangeVolumeRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2220,7 @@ func (x *ChangeVolumeRequest) String() string {
 func (*ChangeVolumeRequest) ProtoMessage() {}
 
 func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2233,7 @@ func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ChangeVolumeRequest) GetContainerId() string {
@@ -2093,7 +2272,7 @@ type ChangeVolumeResponse struct {
 
 func (x *ChangeVolumeResponse) Reset() {
 	*x = ChangeVolumeResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2284,7 @@ func (x *ChangeVolumeResponse) String() string {
 func (*ChangeVolumeResponse) ProtoMessage() {}
 
 func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2297,7 @@ func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeResponse.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 // VolumeChange is one change. Its paths are relative to the volume's root, which
@@ -2140,7 +2319,7 @@ type VolumeChange struct {
 
 func (x *VolumeChange) Reset() {
 	*x = VolumeChange{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2331,7 @@ func (x *VolumeChange) String() string {
 func (*VolumeChange) ProtoMessage() {}
 
 func (x *VolumeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2344,7 @@ func (x *VolumeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeChange.ProtoReflect.Descriptor instead.
 func (*VolumeChange) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *VolumeChange) GetKind() VolumeChange_Kind {
@@ -2239,7 +2418,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2430,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2443,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 type Event struct {
@@ -2280,7 +2459,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2471,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2484,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2361,7 +2540,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2552,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2565,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Connection) GetSocketId() uint64 {
@@ -2412,7 +2591,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2603,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2616,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -2483,14 +2662,19 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x06stdout\x18\x03 \x01(\x04R\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x04 \x01(\x04R\x06stderr\x12\x14\n" +
 	"\x05width\x18\x05 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x06 \x01(\rR\x06height\"\x8f\x02\n" +
+	"\x06height\x18\x06 \x01(\rR\x06height\"\xbf\x02\n" +
 	"\x16CreateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
 	"\astreams\x18\x03 \x01(\v2\x17.hyper.agent.v1.StreamsR\astreams\x12-\n" +
 	"\x06mounts\x18\x04 \x03(\v2\x15.hyper.agent.v1.MountR\x06mounts\x12*\n" +
 	"\x05disks\x18\x05 \x03(\v2\x14.hyper.agent.v1.DiskR\x05disks\x120\n" +
-	"\asockets\x18\x06 \x03(\v2\x16.hyper.agent.v1.SocketR\asockets\"\x82\x01\n" +
+	"\asockets\x18\x06 \x03(\v2\x16.hyper.agent.v1.SocketR\asockets\x12.\n" +
+	"\x06rootfs\x18\a \x01(\v2\x16.hyper.agent.v1.RootfsR\x06rootfs\"P\n" +
+	"\x06Rootfs\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
+	"\ascratch\x18\x02 \x01(\tR\ascratch\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\"\x82\x01\n" +
 	"\x04Disk\x12\x16\n" +
 	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -2519,14 +2703,15 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\fContainerRef\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"(\n" +
 	"\x14StartProcessResponse\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\rR\x03pid\"\x9a\x01\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\"\xb8\x01\n" +
 	"\x04Exit\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x15\n" +
 	"\x06ago_us\x18\x02 \x01(\x04R\x05agoUs\x12!\n" +
 	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
 	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12\x1d\n" +
 	"\n" +
-	"oom_killed\x18\x05 \x01(\bR\toomKilled\"|\n" +
+	"oom_killed\x18\x05 \x01(\bR\toomKilled\x12\x1c\n" +
+	"\tunchanged\x18\x06 \x01(\bR\tunchanged\"|\n" +
 	"\x14SignalProcessRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x16\n" +
@@ -2545,7 +2730,12 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x16UpdateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\"\x19\n" +
-	"\x17UpdateContainerResponse\")\n" +
+	"\x17UpdateContainerResponse\"O\n" +
+	"\x12SaveChangesRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\x04R\x06stream\"/\n" +
+	"\x13SaveChangesResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\bR\achanged\")\n" +
 	"\rStatsResponse\x12\x18\n" +
 	"\ametrics\x18\x01 \x01(\fR\ametrics\"E\n" +
 	"\fPidsResponse\x125\n" +
@@ -2616,7 +2806,7 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\tsocket_id\x18\x01 \x01(\x04R\bsocketId\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\x04R\fconnectionId\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xa2\v\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xfa\v\n" +
 	"\x05Agent\x12P\n" +
 	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12M\n" +
 	"\bSetClock\x12\x1f.hyper.agent.v1.SetClockRequest\x1a .hyper.agent.v1.SetClockResponse\x12b\n" +
@@ -2629,7 +2819,8 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\rDeleteProcess\x12\x1a.hyper.agent.v1.ProcessRef\x1a%.hyper.agent.v1.DeleteProcessResponse\x12V\n" +
 	"\x0ePauseContainer\x12\x1c.hyper.agent.v1.ContainerRef\x1a&.hyper.agent.v1.PauseContainerResponse\x12X\n" +
 	"\x0fResumeContainer\x12\x1c.hyper.agent.v1.ContainerRef\x1a'.hyper.agent.v1.ResumeContainerResponse\x12b\n" +
-	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12D\n" +
+	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12V\n" +
+	"\vSaveChanges\x12\".hyper.agent.v1.SaveChangesRequest\x1a#.hyper.agent.v1.SaveChangesResponse\x12D\n" +
 	"\x05Stats\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1d.hyper.agent.v1.StatsResponse\x12B\n" +
 	"\x04Pids\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1c.hyper.agent.v1.PidsResponse\x12S\n" +
 	"\n" +
@@ -2650,7 +2841,7 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hyper_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(VolumeChange_Kind)(0),          // 0: hyper.agent.v1.VolumeChange.Kind
 	(*Mount)(nil),                   // 1: hyper.agent.v1.Mount
@@ -2661,101 +2852,107 @@ var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(*Phase)(nil),                   // 6: hyper.agent.v1.Phase
 	(*Streams)(nil),                 // 7: hyper.agent.v1.Streams
 	(*CreateContainerRequest)(nil),  // 8: hyper.agent.v1.CreateContainerRequest
-	(*Disk)(nil),                    // 9: hyper.agent.v1.Disk
-	(*Socket)(nil),                  // 10: hyper.agent.v1.Socket
-	(*CreateContainerResponse)(nil), // 11: hyper.agent.v1.CreateContainerResponse
-	(*CreateProcessRequest)(nil),    // 12: hyper.agent.v1.CreateProcessRequest
-	(*CreateProcessResponse)(nil),   // 13: hyper.agent.v1.CreateProcessResponse
-	(*ProcessRef)(nil),              // 14: hyper.agent.v1.ProcessRef
-	(*ContainerRef)(nil),            // 15: hyper.agent.v1.ContainerRef
-	(*StartProcessResponse)(nil),    // 16: hyper.agent.v1.StartProcessResponse
-	(*Exit)(nil),                    // 17: hyper.agent.v1.Exit
-	(*SignalProcessRequest)(nil),    // 18: hyper.agent.v1.SignalProcessRequest
-	(*SignalProcessResponse)(nil),   // 19: hyper.agent.v1.SignalProcessResponse
-	(*ResizeTerminalRequest)(nil),   // 20: hyper.agent.v1.ResizeTerminalRequest
-	(*ResizeTerminalResponse)(nil),  // 21: hyper.agent.v1.ResizeTerminalResponse
-	(*DeleteProcessResponse)(nil),   // 22: hyper.agent.v1.DeleteProcessResponse
-	(*PauseContainerResponse)(nil),  // 23: hyper.agent.v1.PauseContainerResponse
-	(*ResumeContainerResponse)(nil), // 24: hyper.agent.v1.ResumeContainerResponse
-	(*UpdateContainerRequest)(nil),  // 25: hyper.agent.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil), // 26: hyper.agent.v1.UpdateContainerResponse
-	(*StatsResponse)(nil),           // 27: hyper.agent.v1.StatsResponse
-	(*PidsResponse)(nil),            // 28: hyper.agent.v1.PidsResponse
-	(*Process)(nil),                 // 29: hyper.agent.v1.Process
-	(*SetNetworkRequest)(nil),       // 30: hyper.agent.v1.SetNetworkRequest
-	(*SetNetworkResponse)(nil),      // 31: hyper.agent.v1.SetNetworkResponse
-	(*Interface)(nil),               // 32: hyper.agent.v1.Interface
-	(*Route)(nil),                   // 33: hyper.agent.v1.Route
-	(*Neighbour)(nil),               // 34: hyper.agent.v1.Neighbour
-	(*ChangeVolumeRequest)(nil),     // 35: hyper.agent.v1.ChangeVolumeRequest
-	(*ChangeVolumeResponse)(nil),    // 36: hyper.agent.v1.ChangeVolumeResponse
-	(*VolumeChange)(nil),            // 37: hyper.agent.v1.VolumeChange
-	(*EventsRequest)(nil),           // 38: hyper.agent.v1.EventsRequest
-	(*Event)(nil),                   // 39: hyper.agent.v1.Event
-	(*Connection)(nil),              // 40: hyper.agent.v1.Connection
-	(*OOM)(nil),                     // 41: hyper.agent.v1.OOM
-	nil,                             // 42: hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	(*timestamppb.Timestamp)(nil),   // 43: google.protobuf.Timestamp
+	(*Rootfs)(nil),                  // 9: hyper.agent.v1.Rootfs
+	(*Disk)(nil),                    // 10: hyper.agent.v1.Disk
+	(*Socket)(nil),                  // 11: hyper.agent.v1.Socket
+	(*CreateContainerResponse)(nil), // 12: hyper.agent.v1.CreateContainerResponse
+	(*CreateProcessRequest)(nil),    // 13: hyper.agent.v1.CreateProcessRequest
+	(*CreateProcessResponse)(nil),   // 14: hyper.agent.v1.CreateProcessResponse
+	(*ProcessRef)(nil),              // 15: hyper.agent.v1.ProcessRef
+	(*ContainerRef)(nil),            // 16: hyper.agent.v1.ContainerRef
+	(*StartProcessResponse)(nil),    // 17: hyper.agent.v1.StartProcessResponse
+	(*Exit)(nil),                    // 18: hyper.agent.v1.Exit
+	(*SignalProcessRequest)(nil),    // 19: hyper.agent.v1.SignalProcessRequest
+	(*SignalProcessResponse)(nil),   // 20: hyper.agent.v1.SignalProcessResponse
+	(*ResizeTerminalRequest)(nil),   // 21: hyper.agent.v1.ResizeTerminalRequest
+	(*ResizeTerminalResponse)(nil),  // 22: hyper.agent.v1.ResizeTerminalResponse
+	(*DeleteProcessResponse)(nil),   // 23: hyper.agent.v1.DeleteProcessResponse
+	(*PauseContainerResponse)(nil),  // 24: hyper.agent.v1.PauseContainerResponse
+	(*ResumeContainerResponse)(nil), // 25: hyper.agent.v1.ResumeContainerResponse
+	(*UpdateContainerRequest)(nil),  // 26: hyper.agent.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil), // 27: hyper.agent.v1.UpdateContainerResponse
+	(*SaveChangesRequest)(nil),      // 28: hyper.agent.v1.SaveChangesRequest
+	(*SaveChangesResponse)(nil),     // 29: hyper.agent.v1.SaveChangesResponse
+	(*StatsResponse)(nil),           // 30: hyper.agent.v1.StatsResponse
+	(*PidsResponse)(nil),            // 31: hyper.agent.v1.PidsResponse
+	(*Process)(nil),                 // 32: hyper.agent.v1.Process
+	(*SetNetworkRequest)(nil),       // 33: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil),      // 34: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),               // 35: hyper.agent.v1.Interface
+	(*Route)(nil),                   // 36: hyper.agent.v1.Route
+	(*Neighbour)(nil),               // 37: hyper.agent.v1.Neighbour
+	(*ChangeVolumeRequest)(nil),     // 38: hyper.agent.v1.ChangeVolumeRequest
+	(*ChangeVolumeResponse)(nil),    // 39: hyper.agent.v1.ChangeVolumeResponse
+	(*VolumeChange)(nil),            // 40: hyper.agent.v1.VolumeChange
+	(*EventsRequest)(nil),           // 41: hyper.agent.v1.EventsRequest
+	(*Event)(nil),                   // 42: hyper.agent.v1.Event
+	(*Connection)(nil),              // 43: hyper.agent.v1.Connection
+	(*OOM)(nil),                     // 44: hyper.agent.v1.OOM
+	nil,                             // 45: hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	43, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	46, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
 	1,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
-	42, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	45, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
 	6,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
-	43, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
+	46, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
 	7,  // 5: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
 	1,  // 6: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
-	9,  // 7: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
-	10, // 8: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
-	7,  // 9: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	29, // 10: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	32, // 11: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	33, // 12: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	34, // 13: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	37, // 14: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
-	0,  // 15: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
-	43, // 16: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
-	41, // 17: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	40, // 18: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
-	2,  // 19: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	4,  // 20: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
-	8,  // 21: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	12, // 22: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	14, // 23: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	14, // 24: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	18, // 25: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	20, // 26: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	14, // 27: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	15, // 28: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	15, // 29: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	25, // 30: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	15, // 31: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	15, // 32: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	30, // 33: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	35, // 34: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
-	38, // 35: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	3,  // 36: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	5,  // 37: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
-	11, // 38: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	13, // 39: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	16, // 40: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	17, // 41: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	19, // 42: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	21, // 43: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	22, // 44: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	23, // 45: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	24, // 46: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	26, // 47: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	27, // 48: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	28, // 49: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	31, // 50: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	36, // 51: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
-	39, // 52: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	36, // [36:53] is the sub-list for method output_type
-	19, // [19:36] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	10, // 7: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
+	11, // 8: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
+	9,  // 9: hyper.agent.v1.CreateContainerRequest.rootfs:type_name -> hyper.agent.v1.Rootfs
+	7,  // 10: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
+	32, // 11: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	35, // 12: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	36, // 13: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	37, // 14: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	40, // 15: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
+	0,  // 16: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
+	46, // 17: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
+	44, // 18: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	43, // 19: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
+	2,  // 20: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	4,  // 21: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
+	8,  // 22: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	13, // 23: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	15, // 24: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	15, // 25: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	19, // 26: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	21, // 27: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	15, // 28: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	16, // 29: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	16, // 30: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	26, // 31: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	28, // 32: hyper.agent.v1.Agent.SaveChanges:input_type -> hyper.agent.v1.SaveChangesRequest
+	16, // 33: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	16, // 34: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	33, // 35: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	38, // 36: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
+	41, // 37: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	3,  // 38: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	5,  // 39: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
+	12, // 40: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	14, // 41: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	17, // 42: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	18, // 43: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	20, // 44: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	22, // 45: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	23, // 46: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	24, // 47: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	25, // 48: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	27, // 49: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	29, // 50: hyper.agent.v1.Agent.SaveChanges:output_type -> hyper.agent.v1.SaveChangesResponse
+	30, // 51: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	31, // 52: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	34, // 53: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	39, // 54: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
+	42, // 55: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	38, // [38:56] is the sub-list for method output_type
+	20, // [20:38] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
@@ -2763,7 +2960,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 	if File_hyper_agent_v1_agent_proto != nil {
 		return
 	}
-	file_hyper_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{
+	file_hyper_agent_v1_agent_proto_msgTypes[41].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 		(*Event_Connection)(nil),
 	}
@@ -2773,7 +2970,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ type AgentService interface {
 	PauseContainer(context.Context, *ContainerRef) (*PauseContainerResponse, error)
 	ResumeContainer(context.Context, *ContainerRef) (*ResumeContainerResponse, error)
 	UpdateContainer(context.Context, *UpdateContainerRequest) (*UpdateContainerResponse, error)
+	SaveChanges(context.Context, *SaveChangesRequest) (*SaveChangesResponse, error)
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
 	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
@@ -127,6 +128,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.UpdateContainer(ctx, &req)
 			},
+			"SaveChanges": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SaveChangesRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SaveChanges(ctx, &req)
+			},
 			"Stats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req ContainerRef
 				if err := unmarshal(&req); err != nil {
@@ -185,6 +193,7 @@ type AgentClient interface {
 	PauseContainer(context.Context, *ContainerRef) (*PauseContainerResponse, error)
 	ResumeContainer(context.Context, *ContainerRef) (*ResumeContainerResponse, error)
 	UpdateContainer(context.Context, *UpdateContainerRequest) (*UpdateContainerResponse, error)
+	SaveChanges(context.Context, *SaveChangesRequest) (*SaveChangesResponse, error)
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
 	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
@@ -293,6 +302,14 @@ func (c *agentClient) ResumeContainer(ctx context.Context, req *ContainerRef) (*
 func (c *agentClient) UpdateContainer(ctx context.Context, req *UpdateContainerRequest) (*UpdateContainerResponse, error) {
 	var resp UpdateContainerResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "UpdateContainer", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SaveChanges(ctx context.Context, req *SaveChangesRequest) (*SaveChangesResponse, error) {
+	var resp SaveChangesResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SaveChanges", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
