@@ -218,7 +218,7 @@ func (b *Buffer) String() string {
 
 func (b *Buffer) expect(t T, text string) string {
 	t.Helper()
-	timeout := time.After(Patience / 2)
+	timeout := time.After(patienceOf(t) / 2)
 	for {
 		b.mu.Lock()
 		have, ended, more := b.buf.String(), b.ended, b.more
