@@ -74,6 +74,7 @@ func (b *bench) choose() {
 			continue
 		}
 		b.contestants = append(b.contestants, &c)
+		b.report.Contestants = append(b.report.Contestants, report.Contestant{Name: c.name, About: c.about, Config: c.config})
 	}
 }
 

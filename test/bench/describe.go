@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/containerd/log"
 
@@ -43,8 +44,13 @@ func (b *bench) versions(ctx context.Context) []report.Version {
 		{Of: "runc", What: firstOf(ctx, filepath.Join(b.parts.RuncBin, "runc"), "--version")},
 	}
 	for _, c := range b.contestants {
-		if c.program != "" {
-			versions = append(versions, report.Version{Of: c.name, What: firstOf(ctx, c.program, "--version") + " " + strings.Join(c.arguments, " ")})
+		if c.program == "" {
+			continue
+		}
+		version := firstOf(ctx, c.program, "--version")
+		versions = append(versions, report.Version{Of: c.name, What: version + " " + strings.Join(c.arguments, " ")})
+		if date, ok := dateIn(version); ok {
+			b.report.Note("%s is of %s: one of today may be faster or slower.", c.name, date)
 		}
 	}
 	return versions
@@ -65,6 +71,13 @@ func (b *bench) guestKernel() string {
 }
 
 var kernelVersion = regexp.MustCompile(`Linux version ([0-9][^ ]*) `)
+
+// dateIn is the date that a version of Debian's snapshots has in it.
+func dateIn(version string) (date string, ok bool) {
+	digits := regexp.MustCompile(`\b20[0-9]{6}\b`).FindString(version)
+	day, err := time.Parse("20060102", digits)
+	return day.Format(time.DateOnly), err == nil
+}
 
 // firstOf is the first line of what a command prints, without its own name before
 // the version.

@@ -11,6 +11,7 @@ const helpHead = `Measure Hyper beside runc and others, on this machine, by turn
 
 	make bench                                  everything
 	make bench BENCH_FLAGS='-only run -n 10'    one group, quickly
+	make bench BENCH_FLAGS="-only 'run|exec'"   two groups
 	make bench BENCH_FLAGS=-dry-run             what would be done, and for how long
 
 It needs root, what ` + "`make build guest containerd`" + ` makes, and a machine that does

@@ -37,7 +37,8 @@ func (r *Report) compare(s *Series) (Comparison, bool) {
 	}
 	for _, reference := range references {
 		if other := r.find(s.Name, reference, s.At); other != nil {
-			return Comparison{Quantity: s.Name, At: s.At, Of: s.Of, Over: reference, Ratio: stats.Compare(s.Values, other.Values)}, true
+			ratio := stats.Compare(s.Values, other.Values)
+			return Comparison{Quantity: s.Name, At: s.At, Of: s.Of, Over: reference, Ratio: ratio}, ratio.Finite()
 		}
 	}
 	return Comparison{}, false

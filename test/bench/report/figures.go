@@ -62,6 +62,9 @@ func (r *Report) judge(f Figure) Verdict {
 		one = over.Values
 	}
 	ratio := stats.Compare(ours.Values, one)
+	if !ratio.Finite() {
+		return v
+	}
 	v.Measured = &ratio
 	switch {
 	case f.reaches(ratio.Value, f.Aim):

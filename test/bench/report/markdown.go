@@ -29,11 +29,23 @@ func (r *Report) writeHead(b *strings.Builder) {
 		versions = append(versions, v.Of+" "+v.What)
 	}
 	fmt.Fprintf(b, "- Versions: %s\n", strings.Join(versions, "; "))
+	for _, c := range r.Contestants {
+		fmt.Fprintf(b, "- `%s`: %s%s\n", c.Name, c.About, configured(c.Config))
+	}
 	fmt.Fprintf(b, "- Load average: %.2f at the begin, %.2f at the end, %s later\n", m.LoadBegin, m.LoadEnd, r.End.Sub(r.Begin).Round(1e9))
 	fmt.Fprintf(b, "- Command: `%s`\n", r.Command)
 	for _, note := range r.Notes {
 		fmt.Fprintf(b, "- **Note**: %s\n", note)
 	}
+}
+
+// configured is a configuration in one line, after what it belongs to.
+func configured(config string) string {
+	lines := strings.FieldsFunc(config, func(r rune) bool { return r == '\n' })
+	if len(lines) == 0 {
+		return ""
+	}
+	return ", `" + strings.Join(lines, "; ") + "`"
 }
 
 // accelName says what the short name means.

@@ -56,6 +56,8 @@ type Report struct {
 	Machine Machine `json:"machine"`
 	// Accel is how the guests' code is run: "kvm" or "tcg", which is emulation.
 	Accel string `json:"acceleration"`
+	// Contestants are what was measured, by the names that series have.
+	Contestants []Contestant `json:"contestants"`
 	// Versions are of what was measured, in the order of telling.
 	Versions []Version `json:"versions"`
 	Begin    time.Time `json:"begin"`
@@ -67,6 +69,13 @@ type Report struct {
 	Notes  []string  `json:"notes"`
 	Series []*Series `json:"series"`
 	Stacks []Stack   `json:"phases"`
+}
+
+// Contestant is a runtime with a configuration.
+type Contestant struct {
+	Name   string `json:"name"`
+	About  string `json:"about"`
+	Config string `json:"config,omitempty"`
 }
 
 // Version is one part's.

@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -12,6 +13,12 @@ type Ratio struct {
 	// Low and High bound it with a confidence of 95 %.
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
+}
+
+// Finite says whether there is a ratio: of nothing, or over zero, there is none.
+func (r Ratio) Finite() bool {
+	sum := r.Value + r.Low + r.High
+	return !math.IsNaN(sum) && !math.IsInf(sum, 0)
 }
 
 // resamples is how often a comparison is drawn anew: enough for two digits of

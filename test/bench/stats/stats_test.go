@@ -75,3 +75,14 @@ func TestCompare(t *testing.T) {
 		t.Errorf("of one value each: %+v", r)
 	}
 }
+
+func TestFinite(t *testing.T) {
+	if r := Compare([]float64{1, 2}, []float64{3, 4}); !r.Finite() {
+		t.Errorf("%+v is not finite", r)
+	}
+	for _, r := range []Ratio{Compare(nil, []float64{1}), Compare([]float64{1}, []float64{0}), Compare([]float64{1, 2}, []float64{0, 4})} {
+		if r.Finite() {
+			t.Errorf("%+v is finite", r)
+		}
+	}
+}
