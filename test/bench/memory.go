@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,9 +40,22 @@ func memoryTakes(o *options) time.Duration {
 // measureMemory starts sandboxes one after another. Contestants take no turns here:
 // what is available belongs to all.
 func measureMemory(ctx context.Context, b *bench) error {
-	return b.byTurns(ctx, "memory", 1, func(ctx context.Context, c *contestant) error {
-		return run(ctx, func(s *script) { b.grow(s, c) })
-	})
+	for _, c := range slices.Clone(b.contestants) {
+		b.progress.start("memory of "+c.name, b.deep)
+		if err := run(ctx, func(s *script) { b.grow(s, c) }); err != nil {
+			if err := b.failed(c, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// growth is what was seen of one contestant: with at sandboxes, how many MB.
+type growth struct {
+	before         float64 // MiB that were available without any
+	guard          guard
+	at, pss, taken []float64
 }
 
 // grow measures one contestant.
@@ -50,34 +64,51 @@ func (b *bench) grow(s *script, c *contestant) {
 	if err != nil {
 		s.Fatalf("%w", err)
 	}
-	var at, pss, taken []float64
-	g := &guard{}
+	g := &growth{before: before}
 	for i := 1; i <= b.deep; i++ {
-		if fits, err := g.allows(memoryStep); err != nil || !fits {
+		fits, err := g.guard.allows(memoryStep)
+		if err != nil {
+			s.Fatalf("%w", err)
+		}
+		if !fits {
 			b.report.Note("%s: the slope of memory ends at %d sandboxes: less than %d MiB would stay available.", c.name, i-1, reserveMiB)
 			break
 		}
 		c.cell.Container(s, sleeps).Create(s, harness.IO{}).Start(s)
-		if i < memoryBegin || (i-memoryBegin)%memoryStep != 0 {
-			continue
+		b.progress.step()
+		if i >= memoryBegin && (i-memoryBegin)%memoryStep == 0 {
+			if err := g.look(s.Context(), c, i); err != nil {
+				s.Fatalf("measuring the memory of %d sandboxes: %w", i, err)
+			}
 		}
-		if err := pause(s.Context(), memorySettle); err != nil {
-			s.Fatalf("%w", err)
-		}
-		now, sum, err := c.memory()
-		if err == nil {
-			err = g.note(before, i)
-		}
-		if err != nil {
-			s.Fatalf("measuring the memory of %d sandboxes: %w", i, err)
-		}
-		at, pss, taken = append(at, float64(i)), append(pss, sum), append(taken, megabytes(before-now))
-		b.report.Of(memoryPSS, c.name, i).Add(pss[len(pss)-1])
-		b.report.Of(memoryTaken, c.name, i).Add(taken[len(taken)-1])
 	}
-	if len(at) > 1 {
-		b.report.Of(slopePSS, c.name, 0).Add(stats.Slope(at, pss))
-		b.report.Of(slopeTaken, c.name, 0).Add(stats.Slope(at, taken))
+	b.reportGrowth(c, g)
+}
+
+// look measures with so many sandboxes.
+func (g *growth) look(ctx context.Context, c *contestant, sandboxes int) error {
+	if err := pause(ctx, memorySettle); err != nil {
+		return err
+	}
+	now, pss, err := c.memory()
+	if err != nil {
+		return err
+	}
+	g.at = append(g.at, float64(sandboxes))
+	g.pss = append(g.pss, pss)
+	g.taken = append(g.taken, megabytes(g.before-now))
+	return g.guard.note(g.before, sandboxes)
+}
+
+// reportGrowth reports what was seen, and the shims that run.
+func (b *bench) reportGrowth(c *contestant, g *growth) {
+	for i, at := range g.at {
+		b.report.Of(memoryPSS, c.name, int(at)).Add(g.pss[i])
+		b.report.Of(memoryTaken, c.name, int(at)).Add(g.taken[i])
+	}
+	if len(g.at) > 1 {
+		b.report.Of(slopePSS, c.name, 0).Add(stats.Slope(g.at, g.pss))
+		b.report.Of(slopeTaken, c.name, 0).Add(stats.Slope(g.at, g.taken))
 	}
 	for _, p := range c.cell.Program("containerd-shim-") {
 		if mb, err := proportional(p.PID); err == nil {

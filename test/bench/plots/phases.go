@@ -19,13 +19,16 @@ func phases(r *report.Report) ([]drawing, error) {
 	const bar = vg.Length(12) * vg.Millimeter
 	p := newPlot("phases of a start, medians", "ms", "")
 	p.X.Min = 0
+	// The first is to be on top, where y is largest.
+	stacks := slices.Clone(r.Stacks)
+	slices.Reverse(stacks)
 	var names []string
-	for _, stack := range r.Stacks {
+	for _, stack := range stacks {
 		names = append(names, stack.Of)
 	}
 	var below *plotter.BarChart
 	for i, step := range steps(r.Stacks) {
-		bars, err := plotter.NewBarChart(lengths(r.Stacks, step), bar)
+		bars, err := plotter.NewBarChart(lengths(stacks, step), bar)
 		if err != nil {
 			return nil, err
 		}

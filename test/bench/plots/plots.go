@@ -51,8 +51,8 @@ const width = 18 * vg.Centimeter
 
 func (d drawing) save(dir string) error {
 	canvas := vgsvg.New(width, d.height)
-	c := draw.New(canvas)
-	d.plot.Draw(draw.Crop(c, 0, -4*vg.Millimeter, 0, 0))
+	const margin = 3 * vg.Millimeter
+	d.plot.Draw(draw.Crop(draw.New(canvas), margin, -margin, margin, -margin))
 	f, err := os.Create(filepath.Join(dir, d.name+".svg"))
 	if err != nil {
 		return err

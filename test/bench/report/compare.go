@@ -38,7 +38,7 @@ func (r *Report) compare(s *Series) (Comparison, bool) {
 	for _, reference := range references {
 		if other := r.find(s.Name, reference, s.At); other != nil {
 			ratio := stats.Compare(s.Values, other.Values)
-			return Comparison{Quantity: s.Name, At: s.At, Of: s.Of, Over: reference, Ratio: ratio}, ratio.Finite()
+			return Comparison{Quantity: s.Name, At: s.At, Of: s.Of, Over: reference, Ratio: ratio}, ratio.Sound()
 		}
 	}
 	return Comparison{}, false

@@ -62,7 +62,7 @@ func (r *Report) judge(f Figure) Verdict {
 		one = over.Values
 	}
 	ratio := stats.Compare(ours.Values, one)
-	if !ratio.Finite() {
+	if !ratio.Sound() {
 		return v
 	}
 	v.Measured = &ratio

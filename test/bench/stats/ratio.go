@@ -15,10 +15,10 @@ type Ratio struct {
 	High float64 `json:"high"`
 }
 
-// Finite says whether there is a ratio: of nothing, or over zero, there is none.
-func (r Ratio) Finite() bool {
-	sum := r.Value + r.Low + r.High
-	return !math.IsNaN(sum) && !math.IsInf(sum, 0)
+// Sound says whether the ratio means something: of nothing, over zero or of what is
+// less than zero there is none.
+func (r Ratio) Sound() bool {
+	return r.Low > 0 && !math.IsInf(r.High, 0) && !math.IsNaN(r.Value+r.High)
 }
 
 // resamples is how often a comparison is drawn anew: enough for two digits of

@@ -76,13 +76,13 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestFinite(t *testing.T) {
-	if r := Compare([]float64{1, 2}, []float64{3, 4}); !r.Finite() {
-		t.Errorf("%+v is not finite", r)
+func TestSound(t *testing.T) {
+	if r := Compare([]float64{1, 2}, []float64{3, 4}); !r.Sound() {
+		t.Errorf("%+v is not sound", r)
 	}
-	for _, r := range []Ratio{Compare(nil, []float64{1}), Compare([]float64{1}, []float64{0}), Compare([]float64{1, 2}, []float64{0, 4})} {
-		if r.Finite() {
-			t.Errorf("%+v is finite", r)
+	for _, r := range []Ratio{Compare(nil, []float64{1}), Compare([]float64{1}, []float64{0}), Compare([]float64{1, 2}, []float64{0, 4}), Compare([]float64{2}, []float64{-1})} {
+		if r.Sound() {
+			t.Errorf("%+v is sound", r)
 		}
 	}
 }
