@@ -43,15 +43,11 @@ func measure(ctx context.Context, o *options) (err error) {
 	if _, err := harness.RemoveStale(); err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp("", "hyper-bench-")
+	work, remove, err := harness.WorkDir()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	// QEMU, which is not root, must be able to pass.
-	if err := os.Chmod(work, 0o711); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	b := &bench{options: o, parts: parts, work: work, progress: progress{out: os.Stderr}}
 	b.choose()
 	if err := b.describe(ctx); err != nil {
@@ -69,6 +65,9 @@ func measure(ctx context.Context, o *options) (err error) {
 func (b *bench) choose() {
 	b.report = &report.Report{Begin: time.Now(), Command: strings.Join(append([]string{"bench"}, b.arguments...), " ")}
 	for _, c := range slices.Concat(contestants[:1], b.extra, contestants[1:]) {
+		if !b.of.MatchString(c.name) {
+			continue
+		}
 		if err := c.find(); err != nil {
 			b.report.Note("%s (%s) is left out: %v.", c.name, c.about, err)
 			continue

@@ -17,6 +17,7 @@ import (
 type options struct {
 	n      int            // rounds
 	only   *regexp.Regexp // of the names of groups
+	of     *regexp.Regexp // of the names of contestants
 	counts counts         // of containers at once
 	deep   int            // sandboxes that the slope of memory goes up to
 	dry    bool           // say what would be done
@@ -27,14 +28,13 @@ type options struct {
 
 // parse reads the command line; what is wrong with it is told on out.
 func parse(args []string, out io.Writer) (*options, error) {
-	o := &options{counts: counts{1, 2, 5, 10, 20, 50, 100}, only: regexp.MustCompile(""), arguments: args}
+	all := regexp.MustCompile("")
+	o := &options{counts: counts{1, 2, 5, 10, 20, 50, 100}, only: all, of: all, arguments: args}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.IntVar(&o.n, "n", 30, "measure `rounds` of each comparison; fewer are for trying")
-	flags.Func("only", "measure the groups whose name matches a `regexp`", func(s string) (err error) {
-		o.only, err = regexp.Compile(s)
-		return err
-	})
+	flags.Func("only", "measure the groups whose names match a `regexp`", pattern(&o.only))
+	flags.Func("of", "measure the contestants whose names match a `regexp`", pattern(&o.of))
 	flags.Var(&o.counts, "counts", "start so many `containers` at once, in the group parallel")
 	flags.IntVar(&o.deep, "deep", 32, "go up to so many `sandboxes` in the group memory")
 	flags.BoolVar(&o.dry, "dry-run", false, "say what would be measured and how long it takes, and end")
@@ -48,6 +48,14 @@ func parse(args []string, out io.Writer) (*options, error) {
 		fmt.Fprintf(out, "bench: %v\n", err)
 	}
 	return o, err
+}
+
+// pattern sets a regular expression.
+func pattern(to **regexp.Regexp) func(string) error {
+	return func(s string) (err error) {
+		*to, err = regexp.Compile(s)
+		return err
+	}
 }
 
 func (o *options) check(rest []string) error {

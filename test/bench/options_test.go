@@ -42,7 +42,7 @@ func TestParseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"-n", "0"}, {"-only", "("}, {"-only", "nothing-like-it"}, {"-counts", "1,x"}, {"-counts", "0"}, {"-deep", "5"},
+		{"-n", "0"}, {"-only", "("}, {"-of", "("}, {"-only", "nothing-like-it"}, {"-counts", "1,x"}, {"-counts", "0"}, {"-deep", "5"},
 		{"-with", "file"}, {"-with", "Name=" + file}, {"-with", "runc=" + file}, {"-with", "a=" + file + ".none"},
 		{"-with", "a=" + file, "-with", "a=" + file}, {"run"},
 	} {
