@@ -74,7 +74,7 @@ func (a *Agent) prepare(ctx context.Context, req *agentv1.ConfigureRequest, sysc
 	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
 		return err
 	}
-	if err := a.guest.mount(req.GetMounts()); err != nil {
+	if err := a.guest.mount(ctx, req.GetMounts()); err != nil {
 		return err
 	}
 	if err := a.guest.setShm(req.GetShmSize()); err != nil {
@@ -89,7 +89,7 @@ func (a *Agent) prepare(ctx context.Context, req *agentv1.ConfigureRequest, sysc
 }
 
 // mount makes the mounts that are not there yet.
-func (g *guest) mount(mounts []*agentv1.Mount) error {
+func (g *guest) mount(ctx context.Context, mounts []*agentv1.Mount) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, m := range mounts {
@@ -99,12 +99,19 @@ func (g *guest) mount(mounts []*agentv1.Mount) error {
 		if len(g.mounted) >= maxMounts {
 			return fmt.Errorf("the guest has %d mounts: %w", maxMounts, errdefs.ErrResourceExhausted)
 		}
-		if err := mount(m); err != nil {
+		if err := mountOne(ctx, m); err != nil {
 			return err
 		}
 		g.mounted[m.GetTarget()] = m
 	}
 	return nil
+}
+
+func mountOne(ctx context.Context, m *agentv1.Mount) error {
+	if m.GetType() == "virtiofs" {
+		return mountShare(ctx, m)
+	}
+	return mount(m)
 }
 
 // setClock sets the guest's wall clock.

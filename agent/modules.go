@@ -82,17 +82,33 @@ func (m *modules) has(filesystem string) bool {
 
 // await waits until the kernel knows the file system, or all modules are loaded.
 func (m *modules) await(ctx context.Context, filesystem string) error {
+	if err := m.awaitStep(ctx, func() bool { return m.has(filesystem) }); err != nil {
+		return fmt.Errorf("waiting for the kernel's %s module: %w", filesystem, err)
+	}
+	return nil
+}
+
+// loaded waits until all modules are loaded.
+func (m *modules) loaded(ctx context.Context) error {
+	if err := m.awaitStep(ctx, func() bool { return false }); err != nil {
+		return fmt.Errorf("waiting for the kernel's modules: %w", err)
+	}
+	return nil
+}
+
+// awaitStep waits until enough says so, or all modules are loaded.
+func (m *modules) awaitStep(ctx context.Context, enough func() bool) error {
 	for {
 		m.mu.Lock()
 		step, ended := m.step, m.ended
 		m.mu.Unlock()
-		if ended || m.has(filesystem) {
+		if ended || enough() {
 			return nil
 		}
 		select {
 		case <-step:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the kernel's %s module: %w", filesystem, ctx.Err())
+			return ctx.Err()
 		}
 	}
 }

@@ -24,6 +24,10 @@ func (s *service) Configure(ctx context.Context, req *agentv1.ConfigureRequest) 
 	return s.agent.configure(ctx, req)
 }
 
+func (s *service) SetClock(_ context.Context, req *agentv1.SetClockRequest) (*agentv1.SetClockResponse, error) {
+	return &agentv1.SetClockResponse{}, setClock(req.GetNow())
+}
+
 func (s *service) CreateContainer(ctx context.Context, req *agentv1.CreateContainerRequest) (*agentv1.CreateContainerResponse, error) {
 	c, err := s.agent.createContainer(ctx, s.streams, req)
 	if err != nil {

@@ -81,7 +81,7 @@ func (a *Agent) serve(ctx context.Context, dial dialer) error {
 func (a *Agent) serveSession(ctx context.Context, conn io.ReadWriteCloser) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	session, err := channel.Accept(conn)
+	session, err := channel.Accept(conn, func() error { return a.fit(ctx) })
 	if err != nil {
 		return err
 	}

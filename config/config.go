@@ -16,6 +16,7 @@ type Config struct {
 	QEMU      QEMU      `toml:"qemu"`
 	Virtiofsd Virtiofsd `toml:"virtiofsd"`
 	Pasta     Pasta     `toml:"pasta"`
+	Template  Template  `toml:"template"`
 }
 
 // Sandbox is what is chosen for each sandbox (pod).
@@ -78,6 +79,18 @@ type Pasta struct {
 	Path string `toml:"path"`
 }
 
+// Template is what is saved of booted machines, for others to start from.
+type Template struct {
+	// Enable makes and uses templates.
+	Enable bool `toml:"enable"`
+	// Directory is the path of the directory that holds them.
+	Directory string `toml:"directory"`
+	// MaxCount is how many there are at most, at least 1.
+	MaxCount int `toml:"max_count"`
+	// MaxMiB is how large they are together at most, in MiB, at least 1.
+	MaxMiB int64 `toml:"max_mib"`
+}
+
 // Allowed values of QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.
 const (
 	MachineQ35     = "q35"
@@ -132,5 +145,11 @@ func Default() *Config {
 			UIDBase: 0x70000000,
 		},
 		Virtiofsd: Virtiofsd{Cache: CacheAuto},
+		Template: Template{
+			Enable:    true,
+			Directory: "/var/lib/hyper/templates",
+			MaxCount:  8,
+			MaxMiB:    1024,
+		},
 	}
 }

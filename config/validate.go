@@ -24,6 +24,9 @@ const (
 
 	minBootTimeout = time.Second
 	maxBootTimeout = time.Hour
+
+	maxTemplates   = 1024
+	maxTemplateMiB = 1 << 20
 )
 
 // host is what the machine that runs the sandboxes has.
@@ -62,6 +65,10 @@ func known() []struct{ key, allowed string } {
 		{"virtiofsd.path", "an absolute path, or \"\" to search for it"},
 		{"pasta.path", "an absolute path, or \"\" to search for it"},
 		{"virtiofsd.cache", quoted([]string{CacheAuto, CacheAlways, CacheNever})},
+		{"template.enable", "true or false"},
+		{"template.directory", "an absolute path"},
+		{"template.max_count", fmt.Sprintf("a whole number from 1 to %d", maxTemplates)},
+		{"template.max_mib", fmt.Sprintf("a whole number of MiB, from 1 to %d", maxTemplateMiB)},
 	}
 }
 
@@ -129,6 +136,9 @@ func (c *Config) validate(h host, seen positions) error {
 		{"qemu.accel", c.QEMU.Accel, slices.Contains([]string{AccelAuto, AccelKVM, AccelTCG}, c.QEMU.Accel)},
 		{"qemu.uid_base", c.QEMU.UIDBase, c.QEMU.UIDBase >= minUIDBase && c.QEMU.UIDBase <= maxUIDBase},
 		{"virtiofsd.cache", c.Virtiofsd.Cache, slices.Contains([]string{CacheAuto, CacheAlways, CacheNever}, c.Virtiofsd.Cache)},
+		{"template.directory", c.Template.Directory, filepath.IsAbs(c.Template.Directory)},
+		{"template.max_count", c.Template.MaxCount, c.Template.MaxCount >= 1 && c.Template.MaxCount <= maxTemplates},
+		{"template.max_mib", c.Template.MaxMiB, c.Template.MaxMiB >= 1 && c.Template.MaxMiB <= maxTemplateMiB},
 	}
 	for _, name := range s.Annotations {
 		checks = append(checks, check{"sandbox.annotations", name, slices.Contains(allAnnotations(), name)})

@@ -8,13 +8,30 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
+// shareChardev is the name of the connection to the share's daemon.
+const shareChardev = "share"
+
 // agentPort is the name of the virtio-serial port that leads to the agent.
 const agentPort = "hyper.agent"
+
+// role is what a machine is started for.
+type role int
+
+const (
+	// boots is a machine that boots and is used.
+	boots role = iota
+	// saves is one that boots and is saved: a template.
+	saves
+	// resumes is one that goes on where a template was saved: a clone.
+	resumes
+)
 
 // platform is what a machine runs on, as far as its arguments depend on it.
 type platform struct {
 	machine string
 	kvm     bool
+	role    role
+	private bool // of a clone: see virtcontainers.Saved
 	// tscKHz is the frequency of the host's time stamp counter, 0 if that is not
 	// known or not steady.
 	tscKHz uint64
@@ -28,17 +45,19 @@ type descriptors struct {
 	monitor, console        int
 	channel                 int // the virtio-serial port's socket, or vhost-vsock
 	share                   int
+	memory                  int // the file of a template's memory, or of a clone's
 }
 
 // arguments returns QEMU's command line for a machine, without the program's name.
+// Whatever a guest can see is the same for a template and its clones.
 func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string {
-	shared := spec.Share != nil
+	backend := memoryBackend(spec, p, fd)
 	args := []string{
 		"-name", escape(spec.ID),
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-accel", accelArgument(p),
-		"-machine", machineArgument(p, shared),
+		"-machine", machineArgument(p, backend != ""),
 		"-cpu", cpuModel(p),
 		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", spec.VCPUs),
 		"-m", memoryArgument(spec, p),
@@ -47,15 +66,11 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 		// Or its devices speak virtio 0.9, which vhost-user daemons do not.
 		args = append(args, "-global", "virtio-mmio.force-legacy=false")
 	}
-	if shared {
-		// The daemon beside QEMU maps the guest's memory too.
-		args = append(args, "-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", spec.MemoryMiB))
+	if backend != "" {
+		args = append(args, "-object", backend)
 	}
+	args = append(args, bootArguments(spec, p, fd)...)
 	args = append(args,
-		"-bios", inherited(fd.firmware),
-		"-kernel", inherited(fd.kernel),
-		"-initrd", inherited(fd.image),
-		"-append", commandLine(spec, p),
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", fd.monitor),
 		"-mon", "chardev=monitor,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fd.console),
@@ -63,13 +78,52 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 	)
 	args = append(args, hotplugArguments(p)...)
 	args = append(args, channelArguments(p, fd.channel)...)
-	if shared {
-		args = append(args,
-			"-chardev", fmt.Sprintf("socket,id=share,fd=%d", fd.share),
-			"-device", p.device("vhost-user-fs")+",chardev=share,tag="+escape(spec.Share.Tag))
+	args = append(args, shareArguments(spec, p, fd.share)...)
+	if p.role != boots {
+		return args
 	}
 	// Last, so that a guest finds them after what it needs to answer.
 	return append(args, memoryDevices(spec, p)...)
+}
+
+// bootArguments are what the machine boots. A clone boots nothing: it has a kernel
+// only because the machine has a small ROM with one, which is part of what is saved.
+func bootArguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string {
+	args := []string{"-bios", inherited(fd.firmware), "-kernel", inherited(fd.kernel)}
+	if p.role == resumes {
+		return append(args, "-incoming", "defer", "-S")
+	}
+	return append(args, "-initrd", inherited(fd.image), "-append", commandLine(spec, p))
+}
+
+// memoryBackend is the object that holds the guest's memory, or nothing where QEMU's
+// own choice will do.
+func memoryBackend(spec virtcontainers.VMSpec, p platform, fd descriptors) string {
+	size := fmt.Sprintf("id=mem,size=%dM", spec.MemoryMiB)
+	switch {
+	case p.role == boots && spec.Share == nil:
+		return ""
+	case p.role == boots:
+		// The daemon beside QEMU maps the guest's memory too.
+		return "memory-backend-memfd," + size + ",share=on"
+	case p.role == resumes && !p.private:
+		return "memory-backend-file," + size + ",mem-path=" + inherited(fd.memory) + ",share=off"
+	default:
+		return "memory-backend-file," + size + ",mem-path=" + inherited(fd.memory) + ",share=on"
+	}
+}
+
+// shareArguments are the connection to the share's daemon, and its device. A clone is
+// given that when it has been restored, because QEMU cannot save it.
+func shareArguments(spec virtcontainers.VMSpec, p platform, fd int) []string {
+	if spec.Share == nil {
+		return nil
+	}
+	args := []string{"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", shareChardev, fd)}
+	if p.role == resumes {
+		return args
+	}
+	return append(args, "-device", p.device("vhost-user-fs")+",chardev="+shareChardev+",tag="+escape(spec.Share.Tag))
 }
 
 // hotplug says that devices can be plugged into the running machine.
@@ -100,7 +154,7 @@ func (p platform) device(name string) string {
 }
 
 // machineArgument leaves out of the machine what a guest of ours never looks at.
-func machineArgument(p platform, shared bool) string {
+func machineArgument(p platform, backend bool) string {
 	options := []string{p.machine}
 	switch {
 	case p.machine == MachineQ35:
@@ -113,7 +167,7 @@ func machineArgument(p platform, shared bool) string {
 	// Neither in a core file, nor merged with the pages of other machines, which
 	// would tell one by its timing what the other holds.
 	options = append(options, "dump-guest-core=off,mem-merge=off")
-	if shared {
+	if backend {
 		options = append(options, "memory-backend=mem")
 	}
 	return strings.Join(options, ",")
@@ -161,7 +215,7 @@ func commandLine(spec virtcontainers.VMSpec, p platform) string {
 	args := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"}
 	if !p.kvm {
 		args = append(args, emulatedGuest(p)...)
-		if spec.Share != nil {
+		if spec.Share != nil || spec.Shared {
 			// The share's daemon writes into the guest's memory behind the emulator's
 			// back, which would go on to execute what it has translated of the code
 			// that was in these pages before: programs died of SIGTRAP and SIGILL, or

@@ -15,6 +15,42 @@ func testDescriptors() descriptors {
 const commonHead = `-name pod -no-user-config -nodefaults -display none -no-reboot ` +
 	`-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny `
 
+// TestTemplateAndCloneArguments: a clone has all that its template has, but for what
+// it boots, and a share of which the guest knows nothing yet.
+func TestTemplateAndCloneArguments(t *testing.T) {
+	fd := testDescriptors()
+	fd.memory = 10
+	spec := virtcontainers.VMSpec{ID: "pod", VCPUs: 2, MemoryMiB: 256, MaxMemoryMiB: 1024, Shared: true}
+	args := func(spec virtcontainers.VMSpec, role role, private bool) string {
+		return joined(arguments(spec, platform{machine: MachineQ35, role: role, private: private}, fd))
+	}
+	const boot = `-kernel /proc/self/fd/3 -initrd /proc/self/fd/4 -append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests ` +
+		`noreplace-smp no_timer_check init_on_alloc=1 memhp_default_state=online swiotlb=noforce hyper.channel=serial]`
+	const resume = `-kernel /proc/self/fd/3 -incoming defer -S`
+	template := args(spec, saves, false)
+	for _, what := range []string{boot, "-object memory-backend-file,id=mem,size=256M,mem-path=/proc/self/fd/10,share=on", "maxmem=1024M"} {
+		if !strings.Contains(template, what) {
+			t.Errorf("the template lacks %s:\n%s", what, template)
+		}
+	}
+	for _, device := range []string{"balloon", "virtio-mem", "vhost"} {
+		if strings.Contains(template, device) {
+			t.Errorf("the template has a device %s:\n%s", device, template)
+		}
+	}
+	resumed := strings.Replace(template, boot, resume, 1)
+	if got := args(spec, resumes, true); got != resumed {
+		t.Errorf("a clone with private memory\n%s\nwant\n%s", got, resumed)
+	}
+	if got, want := args(spec, resumes, false), strings.Replace(resumed, "share=on", "share=off", 1); got != want {
+		t.Errorf("a clone with shared memory\n%s\nwant\n%s", got, want)
+	}
+	spec.Share = &virtcontainers.Share{Tag: "t"}
+	if got, want := args(spec, resumes, true), resumed+" -chardev socket,id=share,fd=8"; got != want {
+		t.Errorf("a clone with a share\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestArguments(t *testing.T) {
 	plain := virtcontainers.VMSpec{ID: "pod", VCPUs: 2, MemoryMiB: 256}
 	shared := plain

@@ -11,7 +11,7 @@ import (
 
 func TestCheckKernel(t *testing.T) {
 	change := func(f func(b []byte)) []byte {
-		b := pvhKernel()
+		b := haltingKernel()
 		f(b)
 		return b
 	}
@@ -21,12 +21,12 @@ func TestCheckKernel(t *testing.T) {
 		data []byte
 		says string // empty for a good one
 	}{
-		{"good", pvhKernel(), ""},
+		{"good", haltingKernel(), ""},
 		{"empty", nil, "vmlinux"},
 		{"bzImage", append([]byte("MZ"), make([]byte, 1000)...), "vmlinux"},
 		{"other machine", change(func(b []byte) { b[18] = 0xb7 }), "x86-64"},
 		{"no PVH", change(func(b []byte) { b[noteType] = 17 }), "PVH"},
-		{"cut short", pvhKernel()[:len(pvhKernel())-8], "cut short"},
+		{"cut short", haltingKernel()[:len(haltingKernel())-8], "cut short"},
 		{"huge note", change(func(b []byte) { binary.LittleEndian.PutUint32(b[noteType-8:], 1<<31) }), "PVH"},
 		{"unaligned note", change(func(b []byte) { b[64+48] = 0 }), "PVH"},
 		{"huge segment", change(func(b []byte) { binary.LittleEndian.PutUint64(b[64+56+32:], 1<<62) }), "cut short"},

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type Driver struct {
 	machine   string
 	accel     acceleration
 	uid       uint32
+	host      string // its processor: see hostProcessor
 	clock     tscSample
 	steadyTSC bool
 }
@@ -48,12 +50,11 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	cpuinfo, err := os.Open("/proc/cpuinfo")
+	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return nil, fmt.Errorf("look for virtualization: %w", err)
 	}
-	defer cpuinfo.Close()
-	cpu := cpuFlags(cpuinfo)
+	cpu := cpuFlags(bytes.NewReader(cpuinfo))
 	accel, err := chooseAccel(cfg.Accel, cpu, hostKVM())
 	if err != nil {
 		return nil, err
@@ -67,6 +68,7 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 		machine:  cfg.Machine,
 		accel:    accel,
 		uid:      cfg.UIDBase + uint32(os.Getpid()),
+		host:     hostProcessor(string(cpuinfo)),
 		clock:    clock,
 		// A counter that keeps its pace whatever the processor does.
 		steadyTSC: cpu["constant_tsc"] && cpu["nonstop_tsc"],
@@ -83,24 +85,21 @@ func (d *Driver) Start(ctx context.Context, spec virtcontainers.VMSpec) (virtcon
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start VM %q: %w", spec.ID, err)
 	}
-	if err := checkSpec(spec); err != nil {
+	if err := d.check(spec); err != nil {
 		return nil, err
+	}
+	return (&launch{driver: d, spec: spec}).start()
+}
+
+// check refuses a machine that cannot be on this host.
+func (d *Driver) check(spec virtcontainers.VMSpec) error {
+	if err := checkSpec(spec); err != nil {
+		return err
 	}
 	if err := checkThisHostsMemory(spec); err != nil {
-		return nil, err
+		return err
 	}
-	if err := d.checkMachine(spec); err != nil {
-		return nil, err
-	}
-	l := &launch{driver: d, spec: spec}
-	// QEMU has its own copies of these, or there is no QEMU.
-	defer l.closeFiles()
-	m, err := l.run()
-	if err != nil {
-		l.closeOwnEnds()
-		return nil, fmt.Errorf("start VM %q: %w", spec.ID, err)
-	}
-	return m, nil
+	return d.checkMachine(spec)
 }
 
 // checkMachine refuses an emulated microvm: with few timers to choose from, which
@@ -115,8 +114,11 @@ func (d *Driver) checkMachine(spec virtcontainers.VMSpec) error {
 
 // launch gathers what one machine takes.
 type launch struct {
-	driver *Driver
-	spec   virtcontainers.VMSpec
+	driver  *Driver
+	spec    virtcontainers.VMSpec
+	role    role
+	memory  *os.File // of a template or a clone; the caller's
+	private bool     // of a clone: see virtcontainers.Saved
 
 	files  []*os.File // for QEMU to inherit, in their order
 	opened []*os.File // to be closed afterwards; not the caller's
@@ -127,15 +129,32 @@ type launch struct {
 	vsock            *vsockAddress
 }
 
+// start runs QEMU, or leaves nothing behind.
+func (l *launch) start() (*machine, error) {
+	// QEMU has its own copies of these, or there is no QEMU.
+	defer l.closeFiles()
+	m, err := l.run()
+	if err != nil {
+		l.closeOwnEnds()
+		return nil, fmt.Errorf("start VM %q: %w", l.spec.ID, err)
+	}
+	return m, nil
+}
+
 func (l *launch) run() (*machine, error) {
 	fd, err := l.gather()
 	if err != nil {
 		return nil, err
 	}
 	d := l.driver
-	p := platform{machine: d.machine, kvm: d.accel.kvm, vsock: l.vsock}
+	p := platform{machine: d.machine, kvm: d.accel.kvm, role: l.role, private: l.private, vsock: l.vsock}
 	if d.steadyTSC {
 		p.tscKHz = d.clock.tscKHz()
+	}
+	if l.role == saves && !p.kvm && p.tscKHz == 0 {
+		// The guest would find its clock's rate by itself, in the moments that this
+		// process leaves it: clones would have clocks that are wrong by any factor.
+		return nil, fmt.Errorf("the rate of the time stamp counter is not known: %w", errdefs.ErrFailedPrecondition)
 	}
 	namespaces := uintptr(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
 	if l.netns == nil {
@@ -156,25 +175,17 @@ func (l *launch) run() (*machine, error) {
 	m := newMachine(l.spec.ID, d.binary, proc, l.monitor, l.console, l.channel)
 	m.hotplug = p.hotplug()
 	m.memory = newMemory(l.spec, p)
+	m.booted = l.role != resumes
 	return m, nil
 }
 
 // gather opens all that QEMU is handed.
 func (l *launch) gather() (fd descriptors, err error) {
-	for _, file := range []struct {
-		fd         *int
-		path, what string
-		check      func(*os.File) error
-	}{
-		{&fd.kernel, l.spec.Kernel, "guest kernel", checkKernel},
-		{&fd.image, l.spec.Image, "guest image", checkImage},
-		{&fd.firmware, l.driver.firmware, "QEMU firmware", nil},
-	} {
-		f, err := openBootFile(file.path, file.what, file.check)
-		if err != nil {
-			return fd, err
-		}
-		*file.fd = l.own(f)
+	if err := l.openBootFiles(&fd); err != nil {
+		return fd, err
+	}
+	if l.memory != nil {
+		fd.memory = l.inherit(l.memory)
 	}
 	if l.monitor, err = l.socket("monitor", &fd.monitor); err != nil {
 		return fd, err
@@ -195,8 +206,41 @@ func (l *launch) gather() (fd descriptors, err error) {
 	return fd, err
 }
 
-// openChannel takes vsock where this host has it, else virtio-serial.
+func (l *launch) openBootFiles(fd *descriptors) error {
+	files := []struct {
+		fd         *int
+		path, what string
+		check      func(*os.File) error
+	}{
+		{&fd.firmware, l.driver.firmware, "QEMU firmware", nil},
+		{&fd.kernel, l.spec.Kernel, "guest kernel", checkKernel},
+		{&fd.image, l.spec.Image, "guest image", checkImage},
+	}
+	if l.role == resumes {
+		files = files[:1]
+		kernel, err := noKernel()
+		if err != nil {
+			return err
+		}
+		fd.kernel = l.own(kernel)
+	}
+	for _, file := range files {
+		f, err := openBootFile(file.path, file.what, file.check)
+		if err != nil {
+			return err
+		}
+		*file.fd = l.own(f)
+	}
+	return nil
+}
+
+// openChannel takes vsock where this host has it, else virtio-serial. For templates
+// and clones that is always virtio-serial: a vsock address is the host's, and
+// would be the same in all clones.
 func (l *launch) openChannel() (int, error) {
+	if l.role != boots {
+		return l.openSerial()
+	}
 	device, cid, err := openVhostVsock()
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return l.openSerial()

@@ -71,7 +71,7 @@ func goodSpec(t *testing.T) virtcontainers.VMSpec {
 	t.Helper()
 	return virtcontainers.VMSpec{
 		ID: "test", VCPUs: 1, MemoryMiB: 64,
-		Kernel: writeFile(t, "vmlinux", pvhKernel(), 0o644),
+		Kernel: writeFile(t, "vmlinux", haltingKernel(), 0o644),
 		Image:  writeFile(t, "initrd.img", []byte("070701"), 0o644),
 	}
 }
@@ -267,5 +267,35 @@ func TestTSC(t *testing.T) {
 	}
 	if again := s.tscKHz(); again < got-got/500 || again > got+got/500 {
 		t.Errorf("%d kHz, then %d kHz", got, again)
+	}
+}
+
+// TestTSCOfABusyHost has the processor taken away between the readings of the two
+// clocks: what such samples tell would be off by any factor.
+func TestTSCOfABusyHost(t *testing.T) {
+	begin := time.Now()
+	const khz, width = 2_600_000, 500
+	at := func(counts uint64, after time.Duration, width uint64) tscSample {
+		return tscSample{counter: counts, width: width, at: begin.Add(after)}
+	}
+	first := at(1000, 0, width)
+	for _, tc := range []struct {
+		name string
+		from tscSample
+		to   tscSample
+		want uint64
+	}{
+		{"steady", first, at(1000+100*khz, 100*time.Millisecond, width), khz},
+		{"too soon", first, at(1000+khz/2, 500*time.Microsecond, width), 0},
+		{"backwards", first, at(0, 100*time.Millisecond, width), 0},
+		{"late second", first, at(1000+100*khz, 200*time.Millisecond, 100*khz), 0},
+		{"late first", at(1000, 0, 100*khz), at(1000+100*khz, 10*time.Millisecond, width), 0},
+	} {
+		if got := tc.from.until(tc.to); got != tc.want {
+			t.Errorf("%s: %d kHz, want %d", tc.name, got, tc.want)
+		}
+	}
+	if s := sampleTSC(); s.width == 0 {
+		t.Error("a sample that took no time")
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -240,36 +239,4 @@ func (g *guest) try(words ...string) (string, error) {
 		return strings.TrimSpace(rest), nil
 	}
 	return "", fmt.Errorf("the guest answered %q", line)
-}
-
-// pvhKernel is the smallest file that passes for a kernel: an ELF header and a
-// note with an entry for PVH boot. QEMU starts it, and it does nothing.
-func pvhKernel() []byte {
-	le := binary.LittleEndian
-	const headers, note = 64 + 2*56, 20
-	b := make([]byte, headers+note+16)
-	copy(b, "\x7fELF\x02\x01\x01")
-	le.PutUint16(b[16:], 2)    // executable
-	le.PutUint16(b[18:], 0x3e) // x86-64
-	le.PutUint32(b[20:], 1)
-	le.PutUint64(b[24:], 0x100000) // entry
-	le.PutUint64(b[32:], 64)       // program headers
-	le.PutUint16(b[52:], 64)
-	le.PutUint16(b[54:], 56)
-	le.PutUint16(b[56:], 2)
-	segment := func(at int, kind, off, addr, size uint64) {
-		le.PutUint32(b[at:], uint32(kind))
-		le.PutUint64(b[at+8:], off)
-		le.PutUint64(b[at+16:], addr)
-		le.PutUint64(b[at+24:], addr)
-		le.PutUint64(b[at+32:], size)
-		le.PutUint64(b[at+40:], size)
-		le.PutUint64(b[at+48:], 4)
-	}
-	segment(64, 4, headers, 0, note)              // PT_NOTE
-	segment(64+56, 1, headers+note, 0x100000, 16) // PT_LOAD
-	copy(b[headers:], "\x04\x00\x00\x00\x04\x00\x00\x00\x12\x00\x00\x00Xen\x00")
-	le.PutUint32(b[headers+16:], 0x100000)
-	copy(b[headers+note:], "\xf4\xeb\xfd") // hlt; jmp to it
-	return b
 }

@@ -35,6 +35,10 @@ type machine struct {
 	hotplug bool
 	plugs   plugs
 	memory  memory
+	// booted says that this machine has its devices from the start: it is no clone.
+	booted bool
+	// migrated are the states of a save or a restore, as QEMU tells them.
+	migrated chan string
 
 	asked atomic.Bool
 	// reason says why the machine ends, once that is known.
@@ -53,7 +57,9 @@ func newMachine(id, binary string, proc *process.Process, monitor, serial net.Co
 		console: newConsole(serial),
 		channel: ch,
 		stopped: make(chan struct{}, 1),
-		done:    make(chan struct{}),
+		// More than there are states, and QEMU goes through them once.
+		migrated: make(chan string, 32),
+		done:     make(chan struct{}),
 	}
 	m.monitor = qmp.New(monitor, m.event)
 	go m.supervise()
@@ -112,6 +118,11 @@ func (m *machine) event(e qmp.Event) {
 	case "SHUTDOWN":
 		if reason := shutdownEvent(e.Data); reason != "" {
 			m.reason.Store(&reason)
+		}
+	case "MIGRATION":
+		select {
+		case m.migrated <- qmp.MigrationStatus(e):
+		default: // it goes round in circles
 		}
 	case "DEVICE_DELETED":
 		m.plugs.deleted(qmp.DeletedDevice(e))

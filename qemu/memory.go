@@ -2,11 +2,13 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/hyperhq/hyper/qemu/qmp"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -15,6 +17,8 @@ const (
 	// come and go.
 	balloonDevice = "balloon"
 	growthDevice  = "growth"
+	// growthBackend is the memory of the latter.
+	growthBackend = "more"
 	// growthBlockMiB is the unit in which memory is added: the largest in which a
 	// guest's kernel hands out its own.
 	growthBlockMiB = 4
@@ -53,11 +57,24 @@ func memoryDevices(spec virtcontainers.VMSpec, p platform) []string {
 	args := []string{"-device", p.device("virtio-balloon") + ",id=" + balloonDevice + ",free-page-reporting=on"}
 	if growth := p.growthMiB(spec); growth > 0 {
 		args = append(args,
-			"-object", fmt.Sprintf("memory-backend-memfd,id=more,size=%dM,share=on", growth),
-			"-device", fmt.Sprintf("%s,id=%s,memdev=more,block-size=%dM,requested-size=0",
-				p.device("virtio-mem"), growthDevice, growthBlockMiB))
+			"-object", fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,share=on", growthBackend, growth),
+			"-device", fmt.Sprintf("%s,id=%s,memdev=%s,block-size=%dM,requested-size=0",
+				p.device("virtio-mem"), growthDevice, growthBackend, growthBlockMiB))
 	}
 	return args
+}
+
+// plugGrowth gives a clone what its memory grows by, which other machines have from
+// the start. It may be called again when it has failed.
+func (m *machine) plugGrowth(ctx context.Context) error {
+	err := m.monitor.AddMemory(ctx, growthBackend, m.memory.growthMiB<<20)
+	var refused *qmp.Error
+	if err != nil && !errors.As(err, &refused) { // refused: it is there from the last time
+		return err
+	}
+	return m.plugForGood(ctx, growthDevice, plugged{
+		Driver: "virtio-mem-pci", ID: growthDevice, MemDev: growthBackend, BlockSize: growthBlockMiB << 20,
+	})
 }
 
 // growingGuest are the kernel arguments of a guest whose memory grows: it takes
@@ -71,6 +88,9 @@ func growingGuest() []string {
 // memory is that of one machine, and how far it can grow.
 type memory struct {
 	baseMiB, growthMiB uint64
+	// own says that the guest's memory is this machine's alone; plugged that what it
+	// grows by is there, which is of whose turn it is.
+	own, plugged bool
 	// turn has room for the one who resizes; asked, in MiB beyond the base, is of
 	// whose turn it is.
 	turn  chan struct{}
@@ -78,7 +98,13 @@ type memory struct {
 }
 
 func newMemory(spec virtcontainers.VMSpec, p platform) memory {
-	return memory{baseMiB: spec.MemoryMiB, growthMiB: p.growthMiB(spec), turn: make(chan struct{}, 1)}
+	return memory{
+		baseMiB:   spec.MemoryMiB,
+		growthMiB: p.growthMiB(spec),
+		own:       p.role == boots || p.private,
+		plugged:   p.role == boots,
+		turn:      make(chan struct{}, 1),
+	}
 }
 
 // ResizeMemory implements virtcontainers.VM.
@@ -101,11 +127,20 @@ func (m *machine) resizeMemory(ctx context.Context, mib uint64) (uint64, error) 
 	case <-ctx.Done():
 		return 0, fmt.Errorf("wait for another who resizes it: %w", ctx.Err())
 	}
+	if extra > 0 && !m.memory.plugged {
+		if err := m.plugGrowth(ctx); err != nil {
+			return 0, err
+		}
+		m.memory.plugged = true
+	}
 	if extra != m.memory.asked {
 		if err := m.monitor.RequestMemory(ctx, growthDevice, extra<<20); err != nil {
 			return 0, err
 		}
 		m.memory.asked = extra
+	}
+	if !m.memory.plugged {
+		return m.memory.baseMiB, nil
 	}
 	have, err := m.awaitMemory(ctx, extra)
 	return m.memory.baseMiB + have, err

@@ -83,6 +83,11 @@ func (a *agentClient) configure(ctx context.Context, r *agentv1.ConfigureRequest
 	return call(ctx, callTimeout, a.raw.Configure, r)
 }
 
+func (a *agentClient) setClock(ctx context.Context, r *agentv1.SetClockRequest) error {
+	_, err := call(ctx, callTimeout, a.raw.SetClock, r)
+	return err
+}
+
 func (a *agentClient) setNetwork(ctx context.Context, r *agentv1.SetNetworkRequest) error {
 	_, err := call(ctx, callTimeout, a.raw.SetNetwork, r)
 	return err

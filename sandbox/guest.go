@@ -89,6 +89,7 @@ func (g *guest) run() {
 
 	var followers sync.WaitGroup
 	following, stop := context.WithCancel(context.Background())
+	followers.Go(func() { g.machine.Answered(following) })
 	followers.Go(func() { g.sandbox.forwardEvents(following, g) })
 	followers.Go(func() { g.network.follow(following) })
 	followers.Go(func() { g.forwardLoopback(following, g.network.file) })
@@ -136,6 +137,7 @@ func (g *guest) boot(phases *phases) error {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
 	g.machine = machine
+	phases.steps["cloned"] = machine.Cloned
 	if err := recordProcesses(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
 		g.kill()
 		return err
@@ -144,6 +146,9 @@ func (g *guest) boot(phases *phases) error {
 	close(g.started)
 
 	if err := g.connect(ctx, phases); err != nil {
+		if s.life.Err() == nil {
+			machine.Failed(err)
+		}
 		g.awaitEnd()
 		// What the guest said is read before it is ended, which would be in it.
 		logged := machine.Log()
@@ -215,6 +220,11 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		return err
 	}
 	phases.end("configured")
+	if err := g.setClock(ctx); err != nil {
+		g.session.Close()
+		return err
+	}
+	phases.end("clock")
 	if g.network, err = newGuestNetwork(g); err != nil {
 		g.session.Close()
 		return err

@@ -32,8 +32,12 @@ type Options struct {
 	Dir string
 	// Config is the operator's configuration.
 	Config *config.Config
-	// Factory makes the virtual machine; nil is a cold boot as Config says.
+	// Factory makes the virtual machine; nil is one as Config says.
 	Factory Factory
+	// BuildTemplate has the template of a kind of machines built by a process that
+	// does not end with this one, and returns at once: see factory.Build. With nil
+	// only templates that are there are used.
+	BuildTemplate func(factory.Kind) error
 }
 
 // Sandbox is one pod. Its methods may be called from any goroutine.
@@ -74,11 +78,11 @@ func New(o Options) (*Sandbox, error) {
 		return nil, fmt.Errorf("sandbox id: %w", err)
 	}
 	if o.Factory == nil {
-		cold, err := factory.NewCold(o.Config)
+		machines, err := newFactory(o)
 		if err != nil {
 			return nil, err
 		}
-		o.Factory = cold
+		o.Factory = machines
 	}
 	if err := os.MkdirAll(o.Dir, 0o711); err != nil {
 		return nil, fmt.Errorf("making the directory of sandbox %s: %w", o.ID, err)
@@ -100,6 +104,15 @@ func New(o Options) (*Sandbox, error) {
 		ended:      make(chan struct{}),
 		containers: make(map[string]*Container),
 	}, nil
+}
+
+// newFactory makes the factory that the configuration asks for. Only a machine of
+// type q35 can be cloned.
+func newFactory(o Options) (Factory, error) {
+	if o.Config.Template.Enable && o.Config.QEMU.Machine == config.MachineQ35 {
+		return factory.NewCloning(o.Config, o.BuildTemplate)
+	}
+	return factory.NewCold(o.Config)
 }
 
 // Container returns a container of the sandbox, or errdefs.ErrNotFound.

@@ -134,7 +134,7 @@ func relayed(t *testing.T) (*relays, <-chan *channel.Conn) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		session, err := channel.Accept(guestEnd)
+		session, err := channel.Accept(guestEnd, func() error { return nil })
 		if err != nil {
 			t.Error(err)
 			return

@@ -61,6 +61,8 @@ func run(i invocation) error {
 		ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 		defer cancel()
 		return deleteTask(ctx, i, os.Stdout)
+	case buildAction:
+		return buildTemplate(os.Stdin)
 	case "":
 		return serve(i)
 	}

@@ -2,10 +2,14 @@ package shim
 
 import (
 	"context"
+	"os"
 	"strconv"
+
+	"github.com/containerd/log"
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox"
+	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/shim/sandboxapi"
 	"github.com/hyperhq/hyper/shim/task"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,8 +17,9 @@ import (
 
 // opener makes the function that makes the server's sandbox. isolated is why
 // the server must not have one. Errors are told there, and not when the server
-// starts, so that they reach the user as the answer to Create.
-func opener(i invocation, dir runDir, isolated error) func() (pod, error) {
+// starts, so that they reach the user as the answer to Create. mounts is the mount
+// namespace that containerd runs the shim in.
+func opener(i invocation, dir runDir, isolated error, mounts *os.File) func() (pod, error) {
 	return func() (pod, error) {
 		if isolated != nil {
 			return pod{}, isolated
@@ -23,7 +28,16 @@ func opener(i invocation, dir runDir, isolated error) func() (pod, error) {
 		if err != nil {
 			return pod{}, err
 		}
-		s, err := sandbox.New(sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c})
+		o := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c}
+		if c.Template.Enable {
+			// Now, before the sandbox joins the pod's.
+			if home, err := cgroup.Here(); err == nil {
+				o.BuildTemplate = (&builder{invocation: i, mounts: mounts, home: home}).begin
+			} else {
+				log.L.WithError(err).Warn("no templates will be built")
+			}
+		}
+		s, err := sandbox.New(o)
 		return pod{s}, err
 	}
 }

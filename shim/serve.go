@@ -51,7 +51,11 @@ func serve(i invocation) error {
 	if err != nil {
 		return err
 	}
-	s := newServer(i, l, isolated)
+	// Where a builder of templates belongs: not into the pod's mounts.
+	mounts := os.NewFile(5, "mounts")
+	unix.CloseOnExec(int(mounts.Fd()))
+	defer mounts.Close()
+	s := newServer(i, l, isolated, mounts)
 	err = s.run()
 	if err != nil {
 		log.L.WithError(err).Error("the server ended with an error")
@@ -109,8 +113,8 @@ type server struct {
 }
 
 // newServer makes the server; isolated is why its mounts could not be kept from
-// the host, or nil.
-func newServer(i invocation, l *net.UnixListener, isolated error) *server {
+// the host, or nil, and mounts the host's mount namespace.
+func newServer(i invocation, l *net.UnixListener, isolated error, mounts *os.File) *server {
 	ctx := context.Background()
 	s := &server{
 		dir:      runDir(i.RunDir),
@@ -120,7 +124,7 @@ func newServer(i invocation, l *net.UnixListener, isolated error) *server {
 		ended:    make(chan struct{}),
 	}
 	s.events = event.NewQueue(ctx, i.Namespace, s.remote)
-	open := sync.OnceValues(opener(i, s.dir, isolated)) // whoever comes first
+	open := sync.OnceValues(opener(i, s.dir, isolated, mounts)) // whoever comes first
 	s.tasks = task.New(ctx, task.Options{
 		ID:       i.ID,
 		Open:     func(context.Context, string) (task.Sandbox, error) { return open() },

@@ -532,7 +532,7 @@ func TestServerWithoutAStartEnds(t *testing.T) {
 	}
 	cmd := s.command(s.bundle("c", ""), "")
 	cmd.Args = cmd.Args[:len(cmd.Args)-1]
-	cmd.ExtraFiles = []*os.File{r, r}
+	cmd.ExtraFiles = []*os.File{r, r, r}
 	_ = w.Close() // start died
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "started by start only") {
 		t.Errorf("%v: %s", err, out)

@@ -128,7 +128,12 @@ func spawn(i invocation, r request, bundle, address string, l *net.UnixListener)
 	if err != nil {
 		return nil, err
 	}
-	cmd.ExtraFiles = []*os.File{socket, gate} // 3 and 4
+	mounts, err := os.Open("/proc/self/ns/mnt")
+	if err != nil {
+		return nil, fmt.Errorf("start the server: %w", err)
+	}
+	defer mounts.Close()
+	cmd.ExtraFiles = []*os.File{socket, gate, mounts} // 3, 4 and 5
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
 	}

@@ -14,6 +14,50 @@ type Hypervisor interface {
 	Start(ctx context.Context, spec VMSpec) (VM, error)
 }
 
+// Cloner is a hypervisor that can save a machine, and start others where that one
+// was saved.
+//
+// A template has only what its clones can have from their first moment: no share
+// and no card or disk, which a clone is given while it runs; and it calls the host
+// by a channel that is a clone's own.
+type Cloner interface {
+	Hypervisor
+	// StartTemplate starts a machine that is to be saved, as Start does. Its memory
+	// is the file memory, which has the memory's size and every user may write; it
+	// stays the caller's. spec.Share must be nil, spec.Shared says what clones have.
+	StartTemplate(ctx context.Context, spec VMSpec, memory *os.File) (Template, error)
+	// StartClone starts a machine where another of the same spec was saved, but for
+	// ID, Dir, NetNS and Share, and returns when it runs on. The saved files stay the
+	// caller's. When it fails nothing is left behind.
+	StartClone(ctx context.Context, spec VMSpec, saved Saved) (VM, error)
+	// Fingerprint is text that differs wherever what was saved from a template of
+	// spec could not be continued by StartClone, for all that the driver knows.
+	Fingerprint(spec VMSpec) (string, error)
+}
+
+// Template is a machine that is to be saved.
+type Template interface {
+	VM
+	// Save stops the guest for good and writes the state of the machine's devices to
+	// a file from its beginning on; its memory is then in the template's file.
+	Save(ctx context.Context, state *os.File) error
+}
+
+// Saved is a machine that was saved, for one clone.
+type Saved struct {
+	// State is that of the machine's devices: a file that is read from where it stands.
+	State *os.File
+	// Memory is the guest's memory: a file of its size that every user may open.
+	Memory *os.File
+	// Private says that the clone has the memory for itself, and its guest writes to
+	// the file: every user must be able to. A clone with a share needs that. Else it
+	// writes to copies of the pages that it changes, and never to the file.
+	Private bool
+	// Fill is called while the hypervisor starts, and returns when the memory is what
+	// was saved. It may be nil.
+	Fill func() error
+}
+
 // VM is one virtual machine. All methods may be called at any time and from any
 // goroutine; after Done is closed, those that need the machine fail with
 // errdefs.ErrUnavailable.
@@ -51,6 +95,10 @@ type VM interface {
 	// time, and keeps at least what it began with. errdefs.ErrResourceExhausted for
 	// more than the spec allows, errdefs.ErrNotImplemented if the machine cannot grow.
 	ResizeMemory(ctx context.Context, mib uint64) (reached uint64, err error)
+	// ReclaimMemory has the guest give back to the host, from now on, what memory it
+	// does not use. It is for a machine that was cloned: others do from the start,
+	// and to them it does nothing. errdefs.ErrNotImplemented if it cannot be.
+	ReclaimMemory(ctx context.Context) error
 	// Kill ends the machine at once and returns when its process is gone and
 	// what the driver took for it is released. It may be called again.
 	Kill(ctx context.Context) error
@@ -78,6 +126,8 @@ type VMSpec struct {
 	KernelArgs []string
 	// Share is a virtio-fs device, or nil.
 	Share *Share
+	// Shared says of a template that its clones have a share.
+	Shared bool
 	// NetNS is the path of the network namespace that the machine's process
 	// runs in; empty is a new one, which is reached by the process's /proc.
 	NetNS string

@@ -6,7 +6,9 @@
 // reader that stops reading stalls its own stream and no other.
 //
 //	host                                   guest
-//	 │ hello (magic, version, nonce) ────▶ │   waits for a hello, discards all else
+//	 │ probe (magic, version, nonce) ────▶ │   waits for a hello, discards all else
+//	 │ ◀──────────────── probe, same nonce │   once it is fit for containers
+//	 │ hello (magic, version, nonce) ────▶ │   waits for the next
 //	 │ ◀──────────────── hello, same nonce │
 //	 │ ◀═══════════ yamux session ═══════▶ │
 //	 │ open stream: header (kind, id) ───▶ │   control: ttrpc; stdio: by its id
@@ -14,6 +16,9 @@
 // The nonce makes the session this one's and no other's: a guest that was saved
 // and cloned in mid-session, or bytes that were left over in the port, cannot be
 // taken for its answer. When a session ends the guest waits for the next hello.
+//
+// Probes are for a guest that is to be saved: no session has ever run in it, so
+// that none is half alive in its clones. They are left out with any other guest.
 //
 // Only the host opens streams. The host side treats all that it reads as hostile:
 // every frame has a size bound, and the handshake a deadline.

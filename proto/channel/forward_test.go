@@ -149,7 +149,7 @@ func TestWhatWasClosedWaitsForItsReader(t *testing.T) {
 		hostEnd, guestEnd := net.Pipe()
 		read := make(chan string)
 		go func() {
-			guest, err := Accept(guestEnd)
+			guest, err := Accept(guestEnd, unasked)
 			if err != nil {
 				t.Error(err)
 				return

@@ -8,6 +8,7 @@ import (
 func FuzzReadHello(f *testing.F) {
 	good := hello{nonce: [16]byte{1, 2, 3}}.encode()
 	f.Add(good)
+	f.Add(hello{nonce: [16]byte{4}, kind: probe}.encode())
 	f.Add(append([]byte{0xfe, 'h', 'y'}, good...))
 	f.Add(bytes.Repeat([]byte{0xfe}, 100))
 	f.Add(good[:20])
@@ -18,7 +19,7 @@ func FuzzReadHello(f *testing.F) {
 			return
 		}
 		used := data[:len(data)-r.Len()]
-		if !bytes.HasSuffix(used[:len(used)-6], h.encode()[:helloSize-6]) {
+		if !bytes.HasSuffix(used[:len(used)-5], h.encode()[:helloSize-5]) || h.kind > probe {
 			t.Fatalf("read %x as the end of %x", h.encode(), used)
 		}
 		if i := bytes.Index(used, helloMagic[:]); i != len(used)-helloSize {

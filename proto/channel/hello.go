@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	version    = 1
+	version    = 2
 	nonceSize  = 16
 	helloSize  = 32
 	headerSize = 16
@@ -18,10 +18,20 @@ const (
 // console's or a shell's output cannot be taken for it.
 var helloMagic = [8]byte{0xfe, 'h', 'y', 'p', 'e', 'r', 0x00, 0xff}
 
+// What a hello asks for.
+const (
+	// begin asks for a session, which follows the answer.
+	begin = 0
+	// probe asks whether the guest is fit for containers: it answers once it is,
+	// and waits for the next hello.
+	probe = 1
+)
+
 // hello is the handshake's only frame: helloSize bytes, magic (8), version (2,
-// big endian), nonce (16), zeros (6).
+// big endian), nonce (16), kind (1), zeros (5). Its answer is the same frame.
 type hello struct {
 	nonce [nonceSize]byte
+	kind  byte
 }
 
 func (h hello) encode() []byte {
@@ -29,6 +39,7 @@ func (h hello) encode() []byte {
 	copy(frame, helloMagic[:])
 	binary.BigEndian.PutUint16(frame[8:], version)
 	copy(frame[10:], h.nonce[:])
+	frame[10+nonceSize] = h.kind
 	return frame
 }
 
@@ -55,8 +66,11 @@ func readHello(r io.Reader, limit int) (hello, error) {
 	if v := binary.BigEndian.Uint16(frame[8:]); v != version {
 		return hello{}, fmt.Errorf("the peer speaks version %d of the channel, this side %d: the guest image and the shim are of different builds", v, version)
 	}
-	var h hello
+	h := hello{kind: frame[10+nonceSize]}
 	copy(h.nonce[:], frame[10:])
+	if h.kind > probe {
+		return hello{}, fmt.Errorf("a hello of kind %d, which is none", h.kind)
+	}
 	return h, nil
 }
 

@@ -36,14 +36,8 @@ type Session struct {
 // other end of conn and waits for its answer until ctx ends. The session owns
 // conn, which is closed also when Connect fails.
 func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err := greet(conn)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		conn.Close()
-		return nil, errors.Join(err, context.Cause(ctx))
+	if err := greetUntil(ctx, conn, begin); err != nil {
+		return nil, err
 	}
 	mux, err := yamux.Client(joinFrames(conn), config())
 	if err != nil {
@@ -53,8 +47,30 @@ func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
 	return &Session{mux: mux}, nil
 }
 
-func greet(conn net.Conn) error {
-	var ours hello
+// Probe greets the guest at the other end of conn and waits, until ctx ends, for
+// its answer that it is fit for containers. The guest then waits for the next
+// hello, with nothing of a session begun: so it can be saved. conn stays the
+// caller's, unless Probe fails: then it is closed.
+func Probe(ctx context.Context, conn net.Conn) error {
+	return greetUntil(ctx, conn, probe)
+}
+
+// greetUntil greets the guest and closes conn if that fails or ctx ends before.
+func greetUntil(ctx context.Context, conn net.Conn, kind byte) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err := greet(conn, kind)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return errors.Join(err, context.Cause(ctx))
+	}
+	return nil
+}
+
+func greet(conn net.Conn, kind byte) error {
+	ours := hello{kind: kind}
 	if _, err := rand.Read(ours.nonce[:]); err != nil {
 		return err
 	}
@@ -76,13 +92,10 @@ func greet(conn net.Conn) error {
 }
 
 // Accept begins a session from the guest's side: it waits for the host's hello
-// on port and answers it. The session owns port.
-func Accept(port io.ReadWriteCloser) (*Session, error) {
-	h, err := readHello(port, maxGarbage)
-	if err == nil {
-		_, err = port.Write(h.encode())
-	}
-	if err != nil {
+// on port and answers it. To a probe it answers once fit has returned, and waits
+// on; that fit fails is its error. The session owns port.
+func Accept(port io.ReadWriteCloser, fit func() error) (*Session, error) {
+	if err := awaitBegin(port, fit); err != nil {
 		port.Close()
 		return nil, err
 	}
@@ -92,6 +105,21 @@ func Accept(port io.ReadWriteCloser) (*Session, error) {
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
 	return &Session{mux: mux}, nil
+}
+
+func awaitBegin(port io.ReadWriter, fit func() error) error {
+	for {
+		h, err := readHello(port, maxGarbage)
+		if err == nil && h.kind == probe {
+			err = fit()
+		}
+		if err == nil {
+			_, err = port.Write(h.encode())
+		}
+		if err != nil || h.kind == begin {
+			return err
+		}
+	}
 }
 
 // config has no keep-alive: a guest that is paused must not lose its session,

@@ -37,6 +37,9 @@ func socketPair(t *testing.T) (host, guest net.Conn) {
 	return ends[0], ends[1]
 }
 
+// unasked is of a guest that nobody probes.
+func unasked() error { return nil }
+
 // sessions connects both sides; the guest's streams go to handle.
 func sessions(t *testing.T, handle func(Header, net.Conn)) *Session {
 	t.Helper()
@@ -44,7 +47,7 @@ func sessions(t *testing.T, handle func(Header, net.Conn)) *Session {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		guest, err := Accept(guestEnd)
+		guest, err := Accept(guestEnd, unasked)
 		if err != nil {
 			t.Errorf("guest: %v", err)
 			return
@@ -137,7 +140,7 @@ func TestASecondSessionOnTheSamePortIgnoresWhatIsLeftOfTheFirst(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		guest, err := Accept(guestEnd)
+		guest, err := Accept(guestEnd, unasked)
 		if err != nil {
 			t.Errorf("guest: %v", err)
 			return
@@ -194,4 +197,56 @@ func TestAStreamEndsWhenTheSessionDoes(t *testing.T) {
 		t.Fatal("read from a stream of a closed session")
 	}
 	<-host.Done()
+}
+
+func TestProbesComeBeforeASession(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	probed, served := 0, make(chan struct{})
+	go func() {
+		defer close(served)
+		guest, err := Accept(guestEnd, func() error { probed++; return nil })
+		if err != nil {
+			t.Errorf("guest: %v", err)
+			return
+		}
+		guest.Serve(func(_ Header, conn net.Conn) { conn.Close() })
+		guest.Close()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for range 2 {
+		if err := Probe(ctx, hostEnd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host, err := Connect(ctx, hostEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Close()
+	<-served
+	if probed != 2 {
+		t.Errorf("the guest was asked %d times whether it is fit", probed)
+	}
+}
+
+func TestAGuestThatIsNotFitAnswersNoProbe(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	failed := make(chan error, 1)
+	unfit := errors.New("not fit")
+	go func() {
+		_, err := Accept(guestEnd, func() error { return unfit })
+		failed <- err
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := Probe(ctx, hostEnd); err == nil {
+		t.Error("the guest answered")
+	}
+	if err := <-failed; !errors.Is(err, unfit) {
+		t.Errorf("the guest's error: %v", err)
+	}
+	if _, err := hostEnd.Write([]byte{0}); err == nil {
+		t.Error("the connection is open after a failed probe")
+	}
 }

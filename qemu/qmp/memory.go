@@ -26,3 +26,13 @@ func (c *Client) MemoryTaken(ctx context.Context, device string) (bytes uint64, 
 	err = c.execute(ctx, "qom-get", memoryProperty(device, "size"), &bytes)
 	return bytes, err
 }
+
+// AddMemory makes so many bytes of memory, for a device to hold.
+func (c *Client) AddMemory(ctx context.Context, id string, bytes uint64) error {
+	return c.execute(ctx, "object-add", struct {
+		Type  string `json:"qom-type"`
+		ID    string `json:"id"`
+		Size  uint64 `json:"size"`
+		Share bool   `json:"share"`
+	}{"memory-backend-memfd", id, bytes, true}, nil)
+}

@@ -23,7 +23,7 @@ type Spec struct {
 	// MaxMemoryMiB is how far its memory may grow while it runs.
 	MaxMemoryMiB uint64
 	// ShareDir is the directory of the host that the guest sees as a virtio-fs
-	// device with tag ShareTag.
+	// device with tag ShareTag; empty if it needs none.
 	ShareTag, ShareDir string
 	// NetNS is the path of the network namespace of the machine's process; empty
 	// is a new one.
@@ -35,7 +35,7 @@ type Spec struct {
 // Cold makes each machine by booting it.
 type Cold struct {
 	config     *config.Config
-	hypervisor virtcontainers.Hypervisor
+	hypervisor virtcontainers.Cloner
 }
 
 // NewCold makes a factory that boots machines as c says.
@@ -56,9 +56,23 @@ func NewCold(c *config.Config) (*Cold, error) {
 // Make starts a machine and returns once its processes run; the guest then
 // boots. When it fails nothing is left behind.
 func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
-	kernel, image, err := f.config.GuestFiles()
+	vm, err := f.vmSpec(spec)
 	if err != nil {
 		return nil, err
+	}
+	return f.withShare(ctx, spec, vm, f.hypervisor.Start)
+}
+
+// withShare starts a machine by start, and before that the daemon that serves its
+// share, if it has one.
+func (f *Cold) withShare(ctx context.Context, spec Spec, vm virtcontainers.VMSpec,
+	start func(context.Context, virtcontainers.VMSpec) (virtcontainers.VM, error)) (*Machine, error) {
+	if spec.ShareDir == "" {
+		machine, err := start(ctx, vm)
+		if err != nil {
+			return nil, err
+		}
+		return newMachine(machine, nil, nil), nil
 	}
 	share, err := virtiofsd.Start(ctx, virtiofsd.Config{
 		Path:      f.config.Virtiofsd.Path,
@@ -71,7 +85,21 @@ func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
 	}
 	// The driver hands its own copy of the socket on.
 	defer share.Socket.Close()
-	vm, err := f.hypervisor.Start(ctx, virtcontainers.VMSpec{
+	vm.Share = &virtcontainers.Share{Tag: spec.ShareTag, Socket: share.Socket}
+	machine, err := start(ctx, vm)
+	if err != nil {
+		return nil, errors.Join(err, share.Kill(context.WithoutCancel(ctx)))
+	}
+	return newMachine(machine, share, nil), nil
+}
+
+// vmSpec is the machine of a spec, but for its share.
+func (f *Cold) vmSpec(spec Spec) (virtcontainers.VMSpec, error) {
+	kernel, image, err := f.config.GuestFiles()
+	if err != nil {
+		return virtcontainers.VMSpec{}, err
+	}
+	return virtcontainers.VMSpec{
 		ID:           spec.ID,
 		Dir:          spec.Dir,
 		VCPUs:        spec.Size.VCPUs,
@@ -81,12 +109,7 @@ func (f *Cold) Make(ctx context.Context, spec Spec) (*Machine, error) {
 		Image:        image,
 		KernelArgs:   f.kernelArgs(spec),
 		NetNS:        spec.NetNS,
-		Share:        &virtcontainers.Share{Tag: spec.ShareTag, Socket: share.Socket},
-	})
-	if err != nil {
-		return nil, errors.Join(err, share.Kill(context.WithoutCancel(ctx)))
-	}
-	return newMachine(vm, share), nil
+	}, nil
 }
 
 func (f *Cold) kernelArgs(spec Spec) []string {

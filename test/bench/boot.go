@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/hyperhq/hyper/proto/channel"
@@ -27,8 +28,8 @@ func agentsWord(name string, start func(context.Context) (virtcontainers.VM, err
 	return way{name, func(ctx context.Context) (time.Duration, error) { return firstWord(ctx, start) }}
 }
 
-// measureBoot measures from the start of QEMU until the agent answers, beside the
-// floor: see package floor.
+// measureBoot measures from the start of QEMU until the agent answers: of machines
+// that boot, beside the floor (see package floor), and of clones of either kind.
 func measureBoot(ctx context.Context, b *bench) error {
 	machines, err := b.newMachines(ctx)
 	if err != nil {
@@ -38,9 +39,20 @@ func measureBoot(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
+	saved, err := saveTemplate(ctx, filepath.Join(b.work, "templates"), machines.driver, machines.spec)
+	if err != nil {
+		return fmt.Errorf("saving a template: %w", err)
+	}
+	defer saved.close()
 	ways := []way{
 		agentsWord(cold, func(ctx context.Context) (virtcontainers.VM, error) {
 			return machines.driver.Start(ctx, machines.spec)
+		}),
+		agentsWord("clone", func(ctx context.Context) (virtcontainers.VM, error) {
+			return saved.shared(ctx, machines.driver, machines.spec)
+		}),
+		agentsWord("clone-private", func(ctx context.Context) (virtcontainers.VM, error) {
+			return saved.private(ctx, machines.driver, machines.spec)
 		}),
 		{least, guest.Boot},
 	}

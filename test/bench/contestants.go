@@ -45,7 +45,8 @@ const (
 // contestants are measured by turns, in this order. Another configuration of Hyper
 // is a line here, or given with -with.
 var contestants = []contestant{
-	{name: hyper, about: "Hyper as it is installed", runtime: harness.RuntimeHyper},
+	{name: hyper, about: "Hyper as it is installed: machines are clones", runtime: harness.RuntimeHyper, settled: "cloned=true"},
+	{name: cold, about: "Hyper without templates: every machine boots", runtime: harness.RuntimeHyper, config: "[template]\nenable = false\n"},
 	{name: runc, about: "containers without a machine", runtime: harness.RuntimeRunc},
 	// Debian has no shim of gVisor's, and runc's serves it: Docker runs gVisor so.
 	{name: "runsc", about: "gVisor by runc's shim, if the host has it (Debian: apt-get install runsc)", runtime: harness.RuntimeRunc,

@@ -124,8 +124,9 @@ func testBadConfiguration(t *testing.T, c *harness.Cell) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		if err := os.WriteFile(filepath.Join(dir, "10-mistake.toml"), []byte("[sandbox]\ndebug = 3\n"), 0o644); err != nil {
+		mistake := filepath.Join(dir, "10-mistake.toml")
+		t.Cleanup(func() { os.Remove(mistake) })
+		if err := os.WriteFile(mistake, []byte("[sandbox]\ndebug = 3\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		checkRefused(t, c, []string{"10-mistake.toml:2", "sandbox.debug", "true or false"})

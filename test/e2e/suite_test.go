@@ -109,6 +109,11 @@ func suite() []test {
 		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
+		{name: "template/start", run: testTemplate, vm: true},
+		{name: "template/damaged", run: testDamagedTemplate, vm: true},
+		{name: "template/builder killed", run: testKilledBuilder, vm: true},
+		{name: "template/none", run: testNoTemplates, vm: true},
+
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/refuse", run: testFailingHook},
 

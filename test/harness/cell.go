@@ -84,6 +84,9 @@ func (c *Cell) begin(ctx context.Context, o CellOptions) error {
 	if err := c.Configure(""); err != nil {
 		return err
 	}
+	if err := c.ConfigureTemplates(os.Getenv(templatesVariable) != "off"); err != nil {
+		return err
+	}
 	if err := c.daemon.writeConfig(o.CRI != nil); err != nil {
 		return err
 	}
@@ -119,6 +122,23 @@ func (c *Cell) Configure(more string) error {
 func (c *Cell) ConfigureOnly(text string) error {
 	return os.WriteFile(filepath.Join(c.Dir, "hyper.toml"), []byte(text), 0o644)
 }
+
+// templatesVariable is "off" for cells whose machines all boot.
+const templatesVariable = "HYPER_TEST_TEMPLATES"
+
+// ConfigureTemplates writes a file beside the runtime's configuration by which the
+// cell has templates of its own, or none.
+func (c *Cell) ConfigureTemplates(enable bool) error {
+	dir := filepath.Join(c.Dir, "hyper.toml.d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n", enable, c.Templates())
+	return os.WriteFile(filepath.Join(dir, "00-templates.toml"), []byte(text), 0o644)
+}
+
+// Templates is the directory of the cell's templates.
+func (c *Cell) Templates() string { return filepath.Join(c.Dir, "templates") }
 
 // Guest is the cell's kernel and image.
 func (c *Cell) Guest() (kernel, image string) { return c.Parts.Kernel(c.kernel) }
@@ -235,7 +255,7 @@ func (c *Cell) below() []Process {
 	self, all := os.Getpid(), processes()
 	var found []Process
 	for _, p := range descendants(all, self) {
-		if c.reaper.owns(p.PID) || p.Parent == self && p.Zombie() {
+		if c.reaper.owns(p.PID) || p.Parent == self && p.Zombie() || builderOf(all, p) != 0 {
 			continue
 		}
 		if dir := dirOf(all, p); dir == "" || dir == c.Dir {
@@ -243,6 +263,30 @@ func (c *Cell) below() []Process {
 		}
 	}
 	return found
+}
+
+// Builders lists the builders of templates of this cell. They and what is below them
+// are nobody's leaks: they outlive the pod that needed the template, and end by
+// themselves.
+func (c *Cell) Builders() []Process {
+	var found []Process
+	all := processes()
+	for _, p := range descendants(all, os.Getpid()) {
+		if builderOf(all, p) == p.PID && !p.Zombie() && dirOf(all, p) == c.Dir {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// builderOf is the builder of templates that a process is or is below, or 0.
+func builderOf(all map[int]Process, p Process) int {
+	for self := os.Getpid(); p.PID != 0 && p.PID != self; p = all[p.Parent] {
+		if len(p.Args) > 0 && p.Args[len(p.Args)-1] == "build-template" {
+			return p.PID
+		}
+	}
+	return 0
 }
 
 // Program lists those of Below whose executable has a name, such as

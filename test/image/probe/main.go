@@ -20,6 +20,7 @@ const usage = `usage: probe COMMAND
   allocate MIB         touch MIB of memory, say so, and wait
   trickle COUNT MS     write COUNT numbered lines, one each MS milliseconds
   random               print 16 bytes of getrandom(2) that did not wait for entropy
+  now                  print the wall clock, in nanoseconds since 1970
   keyring              try add_key(2) and print the error, for seccomp
   pause                wait for a signal to end, and reap what falls to it
   listen ADDRESS TEXT  answer each TCP connection with TEXT, then with what it sends
@@ -81,6 +82,8 @@ func run(args []string) error {
 			return fmt.Errorf("getrandom: %w", err)
 		}
 		fmt.Printf("%x\n", buf)
+	case args[0] == "now" && len(n) == 0:
+		fmt.Println(time.Now().UnixNano())
 	case args[0] == "keyring" && len(n) == 0:
 		_, err := unix.AddKey("user", "probe", []byte("x"), unix.KEY_SPEC_PROCESS_KEYRING)
 		fmt.Println(err)

@@ -84,7 +84,7 @@ func (x VolumeChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VolumeChange_Kind.Descriptor instead.
 func (VolumeChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34, 0}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36, 0}
 }
 
 // A mount that the agent makes in the guest's own mount namespace.
@@ -307,6 +307,86 @@ func (x *ConfigureResponse) GetPhases() []*Phase {
 	return nil
 }
 
+type SetClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Now           *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"` // the host's wall clock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetClockRequest) Reset() {
+	*x = SetClockRequest{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetClockRequest) ProtoMessage() {}
+
+func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetClockRequest.ProtoReflect.Descriptor instead.
+func (*SetClockRequest) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetClockRequest) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+type SetClockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetClockResponse) Reset() {
+	*x = SetClockResponse{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetClockResponse) ProtoMessage() {}
+
+func (x *SetClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetClockResponse.ProtoReflect.Descriptor instead.
+func (*SetClockResponse) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
 type Phase struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -317,7 +397,7 @@ type Phase struct {
 
 func (x *Phase) Reset() {
 	*x = Phase{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +409,7 @@ func (x *Phase) String() string {
 func (*Phase) ProtoMessage() {}
 
 func (x *Phase) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +422,7 @@ func (x *Phase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Phase.ProtoReflect.Descriptor instead.
 func (*Phase) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Phase) GetName() string {
@@ -376,7 +456,7 @@ type Streams struct {
 
 func (x *Streams) Reset() {
 	*x = Streams{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +468,7 @@ func (x *Streams) String() string {
 func (*Streams) ProtoMessage() {}
 
 func (x *Streams) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +481,7 @@ func (x *Streams) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Streams.ProtoReflect.Descriptor instead.
 func (*Streams) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Streams) GetTerminal() bool {
@@ -469,7 +549,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +561,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +574,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateContainerRequest) GetContainerId() string {
@@ -556,7 +636,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +648,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +661,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Disk) GetSerial() string {
@@ -641,7 +721,7 @@ type Socket struct {
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +733,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +746,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Socket) GetId() uint64 {
@@ -713,7 +793,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +805,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +818,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -760,7 +840,7 @@ type CreateProcessRequest struct {
 
 func (x *CreateProcessRequest) Reset() {
 	*x = CreateProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +852,7 @@ func (x *CreateProcessRequest) String() string {
 func (*CreateProcessRequest) ProtoMessage() {}
 
 func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +865,7 @@ func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessRequest.ProtoReflect.Descriptor instead.
 func (*CreateProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateProcessRequest) GetContainerId() string {
@@ -824,7 +904,7 @@ type CreateProcessResponse struct {
 
 func (x *CreateProcessResponse) Reset() {
 	*x = CreateProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +916,7 @@ func (x *CreateProcessResponse) String() string {
 func (*CreateProcessResponse) ProtoMessage() {}
 
 func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +929,7 @@ func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessResponse.ProtoReflect.Descriptor instead.
 func (*CreateProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 // ProcessRef names a process: a container's init where exec_id is empty.
@@ -863,7 +943,7 @@ type ProcessRef struct {
 
 func (x *ProcessRef) Reset() {
 	*x = ProcessRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +955,7 @@ func (x *ProcessRef) String() string {
 func (*ProcessRef) ProtoMessage() {}
 
 func (x *ProcessRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +968,7 @@ func (x *ProcessRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRef.ProtoReflect.Descriptor instead.
 func (*ProcessRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProcessRef) GetContainerId() string {
@@ -914,7 +994,7 @@ type ContainerRef struct {
 
 func (x *ContainerRef) Reset() {
 	*x = ContainerRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1006,7 @@ func (x *ContainerRef) String() string {
 func (*ContainerRef) ProtoMessage() {}
 
 func (x *ContainerRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1019,7 @@ func (x *ContainerRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
 func (*ContainerRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ContainerRef) GetContainerId() string {
@@ -958,7 +1038,7 @@ type StartProcessResponse struct {
 
 func (x *StartProcessResponse) Reset() {
 	*x = StartProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1050,7 @@ func (x *StartProcessResponse) String() string {
 func (*StartProcessResponse) ProtoMessage() {}
 
 func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1063,7 @@ func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessResponse.ProtoReflect.Descriptor instead.
 func (*StartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartProcessResponse) GetPid() uint32 {
@@ -1011,7 +1091,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1103,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1116,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Exit) GetStatus() uint32 {
@@ -1086,7 +1166,7 @@ type SignalProcessRequest struct {
 
 func (x *SignalProcessRequest) Reset() {
 	*x = SignalProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1178,7 @@ func (x *SignalProcessRequest) String() string {
 func (*SignalProcessRequest) ProtoMessage() {}
 
 func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1191,7 @@ func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessRequest.ProtoReflect.Descriptor instead.
 func (*SignalProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignalProcessRequest) GetContainerId() string {
@@ -1150,7 +1230,7 @@ type SignalProcessResponse struct {
 
 func (x *SignalProcessResponse) Reset() {
 	*x = SignalProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1242,7 @@ func (x *SignalProcessResponse) String() string {
 func (*SignalProcessResponse) ProtoMessage() {}
 
 func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1255,7 @@ func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessResponse.ProtoReflect.Descriptor instead.
 func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 type ResizeTerminalRequest struct {
@@ -1190,7 +1270,7 @@ type ResizeTerminalRequest struct {
 
 func (x *ResizeTerminalRequest) Reset() {
 	*x = ResizeTerminalRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1282,7 @@ func (x *ResizeTerminalRequest) String() string {
 func (*ResizeTerminalRequest) ProtoMessage() {}
 
 func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1295,7 @@ func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResizeTerminalRequest) GetContainerId() string {
@@ -1254,7 +1334,7 @@ type ResizeTerminalResponse struct {
 
 func (x *ResizeTerminalResponse) Reset() {
 	*x = ResizeTerminalResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1346,7 @@ func (x *ResizeTerminalResponse) String() string {
 func (*ResizeTerminalResponse) ProtoMessage() {}
 
 func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1359,7 @@ func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type DeleteProcessResponse struct {
@@ -1290,7 +1370,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1382,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1395,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type PauseContainerResponse struct {
@@ -1326,7 +1406,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1418,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1431,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type ResumeContainerResponse struct {
@@ -1362,7 +1442,7 @@ type ResumeContainerResponse struct {
 
 func (x *ResumeContainerResponse) Reset() {
 	*x = ResumeContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1454,7 @@ func (x *ResumeContainerResponse) String() string {
 func (*ResumeContainerResponse) ProtoMessage() {}
 
 func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1467,7 @@ func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type UpdateContainerRequest struct {
@@ -1400,7 +1480,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1492,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1505,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateContainerRequest) GetContainerId() string {
@@ -1450,7 +1530,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1542,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1555,7 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type StatsResponse struct {
@@ -1488,7 +1568,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1580,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1593,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatsResponse) GetMetrics() []byte {
@@ -1532,7 +1612,7 @@ type PidsResponse struct {
 
 func (x *PidsResponse) Reset() {
 	*x = PidsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1624,7 @@ func (x *PidsResponse) String() string {
 func (*PidsResponse) ProtoMessage() {}
 
 func (x *PidsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1637,7 @@ func (x *PidsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsResponse.ProtoReflect.Descriptor instead.
 func (*PidsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PidsResponse) GetProcesses() []*Process {
@@ -1577,7 +1657,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1669,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1682,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1630,7 +1710,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1722,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1735,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetNetworkRequest) GetInterfaces() []*Interface {
@@ -1687,7 +1767,7 @@ type SetNetworkResponse struct {
 
 func (x *SetNetworkResponse) Reset() {
 	*x = SetNetworkResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1779,7 @@ func (x *SetNetworkResponse) String() string {
 func (*SetNetworkResponse) ProtoMessage() {}
 
 func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1792,7 @@ func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
 func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 type Interface struct {
@@ -1727,7 +1807,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1819,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1832,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Interface) GetMac() string {
@@ -1798,7 +1878,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1890,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1903,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Route) GetDestination() string {
@@ -1886,7 +1966,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1978,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +1991,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Neighbour) GetAddress() string {
@@ -1949,7 +2029,7 @@ type ChangeVolumeRequest struct {
 
 func (x *ChangeVolumeRequest) Reset() {
 	*x = ChangeVolumeRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2041,7 @@ func (x *ChangeVolumeRequest) String() string {
 func (*ChangeVolumeRequest) ProtoMessage() {}
 
 func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2054,7 @@ func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ChangeVolumeRequest) GetContainerId() string {
@@ -2013,7 +2093,7 @@ type ChangeVolumeResponse struct {
 
 func (x *ChangeVolumeResponse) Reset() {
 	*x = ChangeVolumeResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2105,7 @@ func (x *ChangeVolumeResponse) String() string {
 func (*ChangeVolumeResponse) ProtoMessage() {}
 
 func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2118,7 @@ func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeResponse.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 // VolumeChange is one change. Its paths are relative to the volume's root, which
@@ -2060,7 +2140,7 @@ type VolumeChange struct {
 
 func (x *VolumeChange) Reset() {
 	*x = VolumeChange{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2152,7 @@ func (x *VolumeChange) String() string {
 func (*VolumeChange) ProtoMessage() {}
 
 func (x *VolumeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2165,7 @@ func (x *VolumeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeChange.ProtoReflect.Descriptor instead.
 func (*VolumeChange) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VolumeChange) GetKind() VolumeChange_Kind {
@@ -2159,7 +2239,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2251,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2264,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 type Event struct {
@@ -2200,7 +2280,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2292,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2305,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2281,7 +2361,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2373,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2386,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Connection) GetSocketId() uint64 {
@@ -2332,7 +2412,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2424,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2437,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -2390,7 +2470,10 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x11ConfigureResponse\x12#\n" +
 	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\x12%\n" +
 	"\x0ekernel_release\x18\x02 \x01(\tR\rkernelRelease\x12-\n" +
-	"\x06phases\x18\x03 \x03(\v2\x15.hyper.agent.v1.PhaseR\x06phases\"0\n" +
+	"\x06phases\x18\x03 \x03(\v2\x15.hyper.agent.v1.PhaseR\x06phases\"?\n" +
+	"\x0fSetClockRequest\x12,\n" +
+	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\x12\n" +
+	"\x10SetClockResponse\"0\n" +
 	"\x05Phase\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x13\n" +
 	"\x05at_us\x18\x02 \x01(\x04R\x04atUs\"\x99\x01\n" +
@@ -2533,10 +2616,10 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\tsocket_id\x18\x01 \x01(\x04R\bsocketId\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\x04R\fconnectionId\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xd3\n" +
-	"\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xa2\v\n" +
 	"\x05Agent\x12P\n" +
-	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12b\n" +
+	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12M\n" +
+	"\bSetClock\x12\x1f.hyper.agent.v1.SetClockRequest\x1a .hyper.agent.v1.SetClockResponse\x12b\n" +
 	"\x0fCreateContainer\x12&.hyper.agent.v1.CreateContainerRequest\x1a'.hyper.agent.v1.CreateContainerResponse\x12\\\n" +
 	"\rCreateProcess\x12$.hyper.agent.v1.CreateProcessRequest\x1a%.hyper.agent.v1.CreateProcessResponse\x12P\n" +
 	"\fStartProcess\x12\x1a.hyper.agent.v1.ProcessRef\x1a$.hyper.agent.v1.StartProcessResponse\x12?\n" +
@@ -2567,107 +2650,112 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hyper_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(VolumeChange_Kind)(0),          // 0: hyper.agent.v1.VolumeChange.Kind
 	(*Mount)(nil),                   // 1: hyper.agent.v1.Mount
 	(*ConfigureRequest)(nil),        // 2: hyper.agent.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),       // 3: hyper.agent.v1.ConfigureResponse
-	(*Phase)(nil),                   // 4: hyper.agent.v1.Phase
-	(*Streams)(nil),                 // 5: hyper.agent.v1.Streams
-	(*CreateContainerRequest)(nil),  // 6: hyper.agent.v1.CreateContainerRequest
-	(*Disk)(nil),                    // 7: hyper.agent.v1.Disk
-	(*Socket)(nil),                  // 8: hyper.agent.v1.Socket
-	(*CreateContainerResponse)(nil), // 9: hyper.agent.v1.CreateContainerResponse
-	(*CreateProcessRequest)(nil),    // 10: hyper.agent.v1.CreateProcessRequest
-	(*CreateProcessResponse)(nil),   // 11: hyper.agent.v1.CreateProcessResponse
-	(*ProcessRef)(nil),              // 12: hyper.agent.v1.ProcessRef
-	(*ContainerRef)(nil),            // 13: hyper.agent.v1.ContainerRef
-	(*StartProcessResponse)(nil),    // 14: hyper.agent.v1.StartProcessResponse
-	(*Exit)(nil),                    // 15: hyper.agent.v1.Exit
-	(*SignalProcessRequest)(nil),    // 16: hyper.agent.v1.SignalProcessRequest
-	(*SignalProcessResponse)(nil),   // 17: hyper.agent.v1.SignalProcessResponse
-	(*ResizeTerminalRequest)(nil),   // 18: hyper.agent.v1.ResizeTerminalRequest
-	(*ResizeTerminalResponse)(nil),  // 19: hyper.agent.v1.ResizeTerminalResponse
-	(*DeleteProcessResponse)(nil),   // 20: hyper.agent.v1.DeleteProcessResponse
-	(*PauseContainerResponse)(nil),  // 21: hyper.agent.v1.PauseContainerResponse
-	(*ResumeContainerResponse)(nil), // 22: hyper.agent.v1.ResumeContainerResponse
-	(*UpdateContainerRequest)(nil),  // 23: hyper.agent.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil), // 24: hyper.agent.v1.UpdateContainerResponse
-	(*StatsResponse)(nil),           // 25: hyper.agent.v1.StatsResponse
-	(*PidsResponse)(nil),            // 26: hyper.agent.v1.PidsResponse
-	(*Process)(nil),                 // 27: hyper.agent.v1.Process
-	(*SetNetworkRequest)(nil),       // 28: hyper.agent.v1.SetNetworkRequest
-	(*SetNetworkResponse)(nil),      // 29: hyper.agent.v1.SetNetworkResponse
-	(*Interface)(nil),               // 30: hyper.agent.v1.Interface
-	(*Route)(nil),                   // 31: hyper.agent.v1.Route
-	(*Neighbour)(nil),               // 32: hyper.agent.v1.Neighbour
-	(*ChangeVolumeRequest)(nil),     // 33: hyper.agent.v1.ChangeVolumeRequest
-	(*ChangeVolumeResponse)(nil),    // 34: hyper.agent.v1.ChangeVolumeResponse
-	(*VolumeChange)(nil),            // 35: hyper.agent.v1.VolumeChange
-	(*EventsRequest)(nil),           // 36: hyper.agent.v1.EventsRequest
-	(*Event)(nil),                   // 37: hyper.agent.v1.Event
-	(*Connection)(nil),              // 38: hyper.agent.v1.Connection
-	(*OOM)(nil),                     // 39: hyper.agent.v1.OOM
-	nil,                             // 40: hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
+	(*SetClockRequest)(nil),         // 4: hyper.agent.v1.SetClockRequest
+	(*SetClockResponse)(nil),        // 5: hyper.agent.v1.SetClockResponse
+	(*Phase)(nil),                   // 6: hyper.agent.v1.Phase
+	(*Streams)(nil),                 // 7: hyper.agent.v1.Streams
+	(*CreateContainerRequest)(nil),  // 8: hyper.agent.v1.CreateContainerRequest
+	(*Disk)(nil),                    // 9: hyper.agent.v1.Disk
+	(*Socket)(nil),                  // 10: hyper.agent.v1.Socket
+	(*CreateContainerResponse)(nil), // 11: hyper.agent.v1.CreateContainerResponse
+	(*CreateProcessRequest)(nil),    // 12: hyper.agent.v1.CreateProcessRequest
+	(*CreateProcessResponse)(nil),   // 13: hyper.agent.v1.CreateProcessResponse
+	(*ProcessRef)(nil),              // 14: hyper.agent.v1.ProcessRef
+	(*ContainerRef)(nil),            // 15: hyper.agent.v1.ContainerRef
+	(*StartProcessResponse)(nil),    // 16: hyper.agent.v1.StartProcessResponse
+	(*Exit)(nil),                    // 17: hyper.agent.v1.Exit
+	(*SignalProcessRequest)(nil),    // 18: hyper.agent.v1.SignalProcessRequest
+	(*SignalProcessResponse)(nil),   // 19: hyper.agent.v1.SignalProcessResponse
+	(*ResizeTerminalRequest)(nil),   // 20: hyper.agent.v1.ResizeTerminalRequest
+	(*ResizeTerminalResponse)(nil),  // 21: hyper.agent.v1.ResizeTerminalResponse
+	(*DeleteProcessResponse)(nil),   // 22: hyper.agent.v1.DeleteProcessResponse
+	(*PauseContainerResponse)(nil),  // 23: hyper.agent.v1.PauseContainerResponse
+	(*ResumeContainerResponse)(nil), // 24: hyper.agent.v1.ResumeContainerResponse
+	(*UpdateContainerRequest)(nil),  // 25: hyper.agent.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil), // 26: hyper.agent.v1.UpdateContainerResponse
+	(*StatsResponse)(nil),           // 27: hyper.agent.v1.StatsResponse
+	(*PidsResponse)(nil),            // 28: hyper.agent.v1.PidsResponse
+	(*Process)(nil),                 // 29: hyper.agent.v1.Process
+	(*SetNetworkRequest)(nil),       // 30: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil),      // 31: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),               // 32: hyper.agent.v1.Interface
+	(*Route)(nil),                   // 33: hyper.agent.v1.Route
+	(*Neighbour)(nil),               // 34: hyper.agent.v1.Neighbour
+	(*ChangeVolumeRequest)(nil),     // 35: hyper.agent.v1.ChangeVolumeRequest
+	(*ChangeVolumeResponse)(nil),    // 36: hyper.agent.v1.ChangeVolumeResponse
+	(*VolumeChange)(nil),            // 37: hyper.agent.v1.VolumeChange
+	(*EventsRequest)(nil),           // 38: hyper.agent.v1.EventsRequest
+	(*Event)(nil),                   // 39: hyper.agent.v1.Event
+	(*Connection)(nil),              // 40: hyper.agent.v1.Connection
+	(*OOM)(nil),                     // 41: hyper.agent.v1.OOM
+	nil,                             // 42: hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	(*timestamppb.Timestamp)(nil),   // 43: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	41, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	43, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
 	1,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
-	40, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	4,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
-	5,  // 4: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
-	1,  // 5: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
-	7,  // 6: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
-	8,  // 7: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
-	5,  // 8: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	27, // 9: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	30, // 10: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	31, // 11: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	32, // 12: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	35, // 13: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
-	0,  // 14: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
-	41, // 15: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
-	39, // 16: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	38, // 17: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
-	2,  // 18: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	6,  // 19: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	10, // 20: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	12, // 21: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	12, // 22: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	16, // 23: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	18, // 24: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	12, // 25: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	13, // 26: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	13, // 27: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	23, // 28: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	13, // 29: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	13, // 30: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	28, // 31: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	33, // 32: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
-	36, // 33: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	3,  // 34: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	9,  // 35: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	11, // 36: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	14, // 37: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	15, // 38: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	17, // 39: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	19, // 40: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	20, // 41: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	21, // 42: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	22, // 43: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	24, // 44: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	25, // 45: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	26, // 46: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	29, // 47: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	34, // 48: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
-	37, // 49: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	34, // [34:50] is the sub-list for method output_type
-	18, // [18:34] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	42, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	6,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
+	43, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
+	7,  // 5: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
+	1,  // 6: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
+	9,  // 7: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
+	10, // 8: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
+	7,  // 9: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
+	29, // 10: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	32, // 11: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	33, // 12: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	34, // 13: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	37, // 14: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
+	0,  // 15: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
+	43, // 16: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
+	41, // 17: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	40, // 18: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
+	2,  // 19: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	4,  // 20: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
+	8,  // 21: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	12, // 22: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	14, // 23: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	14, // 24: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	18, // 25: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	20, // 26: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	14, // 27: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	15, // 28: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	15, // 29: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	25, // 30: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	15, // 31: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	15, // 32: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	30, // 33: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	35, // 34: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
+	38, // 35: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	3,  // 36: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	5,  // 37: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
+	11, // 38: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	13, // 39: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	16, // 40: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	17, // 41: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	19, // 42: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	21, // 43: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	22, // 44: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	23, // 45: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	24, // 46: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	26, // 47: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	27, // 48: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	28, // 49: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	31, // 50: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	36, // 51: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
+	39, // 52: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	36, // [36:53] is the sub-list for method output_type
+	19, // [19:36] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
@@ -2675,7 +2763,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 	if File_hyper_agent_v1_agent_proto != nil {
 		return
 	}
-	file_hyper_agent_v1_agent_proto_msgTypes[36].OneofWrappers = []any{
+	file_hyper_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 		(*Event_Connection)(nil),
 	}
@@ -2685,7 +2773,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

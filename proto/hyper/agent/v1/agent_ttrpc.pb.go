@@ -9,6 +9,7 @@ import (
 
 type AgentService interface {
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
+	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
 	CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
 	CreateProcess(context.Context, *CreateProcessRequest) (*CreateProcessResponse, error)
 	StartProcess(context.Context, *ProcessRef) (*StartProcessResponse, error)
@@ -48,6 +49,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Configure(ctx, &req)
+			},
+			"SetClock": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetClockRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetClock(ctx, &req)
 			},
 			"CreateContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req CreateContainerRequest
@@ -166,6 +174,7 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 
 type AgentClient interface {
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
+	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
 	CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
 	CreateProcess(context.Context, *CreateProcessRequest) (*CreateProcessResponse, error)
 	StartProcess(context.Context, *ProcessRef) (*StartProcessResponse, error)
@@ -196,6 +205,14 @@ func NewAgentClient(client *ttrpc.Client) AgentClient {
 func (c *agentClient) Configure(ctx context.Context, req *ConfigureRequest) (*ConfigureResponse, error) {
 	var resp ConfigureResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "Configure", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*SetClockResponse, error) {
+	var resp SetClockResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetClock", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -1,0 +1,230 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/test/harness"
+)
+
+// buildLimit is how long the build of a template may take on a busy machine.
+const buildLimit = 60 * time.Second
+
+// cloned says whether the machine of the cell's only sandbox is a clone.
+func cloned(t *testing.T, c *harness.Cell) bool {
+	t.Helper()
+	machines := c.Program("qemu-system")
+	if len(machines) != 1 {
+		t.Fatalf("%d machines run: %v", len(machines), machines)
+	}
+	return slices.Contains(machines[0].Args, "-incoming")
+}
+
+// awaitTemplate waits until there is a template and nobody builds any more.
+func awaitTemplate(t *testing.T, c *harness.Cell) (path string) {
+	t.Helper()
+	harness.Eventually(t, buildLimit, func() error {
+		found, err := filepath.Glob(filepath.Join(c.Templates(), "*.template"))
+		if builders := c.Builders(); err != nil || len(found) != 1 || len(builders) > 0 {
+			return fmt.Errorf("templates %v, builders %v, %w", found, builders, err)
+		}
+		path = found[0]
+		return nil
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	return path
+}
+
+// withTemplates gives the test templates of its own, none at first.
+func withTemplates(t *testing.T, c *harness.Cell) {
+	t.Helper()
+	harness.Eventually(t, buildLimit, func() error {
+		if builders := c.Builders(); len(builders) > 0 {
+			return fmt.Errorf("a builder does not end: %v", builders)
+		}
+		return os.RemoveAll(c.Templates())
+	})
+	if err := c.ConfigureTemplates(true); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testTemplate runs what a container does in a machine that booted, and in clones.
+func testTemplate(t *testing.T, c *harness.Cell) {
+	withTemplates(t, c)
+	seen := map[string]string{}
+	for i, want := range []bool{false, true, true} {
+		task := running(t, c)
+		if got := cloned(t, c); got != want {
+			t.Errorf("machine %d: a clone: %v", i, got)
+		}
+		// The first that reads random numbers in the clone's first moments.
+		for _, source := range []string{"probe random", "cat /proc/sys/kernel/random/boot_id", "cat /proc/sys/kernel/random/uuid"} {
+			id := task.Shell(t, source).Stdout
+			if other, ok := seen[id]; ok || len(id) < 32 {
+				t.Errorf("machine %d: %s gives %q, as did %s", i, source, id, other)
+			}
+			seen[id] = source
+		}
+		checkClock(t, task)
+		if r := task.Shell(t, "dd if=/dev/zero bs=64k count=4 | tee /file | wc -c; rm /file"); r.Stdout != "262144\n" {
+			t.Errorf("machine %d: %+v", i, r)
+		}
+		task.Kill(t, uint32(unix.SIGKILL), true)
+		task.Wait(t, 10*time.Second)
+		task.Delete(t)
+		awaitTemplate(t, c)
+	}
+}
+
+// clockLimit is how far a guest's clock may be from the host's.
+const clockLimit = 50 * time.Millisecond
+
+// checkClock compares the guest's clock with the host's: it must be what the host's
+// was between the asking and the answer, give or take the limit.
+func checkClock(t *testing.T, task *harness.Task) {
+	t.Helper()
+	before := time.Now()
+	text := strings.TrimSpace(task.Shell(t, "probe now").Stdout)
+	after := time.Now()
+	ns, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Errorf("the guest's time is %q", text)
+		return
+	}
+	guest := time.Unix(0, ns)
+	if guest.Before(before.Add(-clockLimit)) || guest.After(after.Add(clockLimit)) {
+		t.Errorf("the guest's time is %v, the host's was between %v and %v", guest, before, after)
+	}
+}
+
+// once runs a container and says whether its machine was a clone.
+func once(t *testing.T, c *harness.Cell) bool {
+	t.Helper()
+	task := running(t, c)
+	is := cloned(t, c)
+	if r := task.Shell(t, "echo hello"); r.Stdout != "hello\n" {
+		t.Errorf("got %+v", r)
+	}
+	task.Kill(t, uint32(unix.SIGKILL), true)
+	task.Wait(t, 10*time.Second)
+	task.Delete(t)
+	return is
+}
+
+// testDamagedTemplate damages each part of a template: the next machine boots, and
+// makes a new one.
+func testDamagedTemplate(t *testing.T, c *harness.Cell) {
+	withTemplates(t, c)
+	once(t, c)
+	for _, damage := range []struct {
+		name string
+		do   func(path string, size int64) error
+	}{
+		{"emptied", func(path string, _ int64) error { return os.Truncate(path, 0) }},
+		{"cut off", func(path string, size int64) error { return os.Truncate(path, size-1) }},
+		{"head", func(path string, _ int64) error { return flip(path, 9) }},
+		{"table", func(path string, _ int64) error { return flip(path, 60) }},
+		{"memory", func(path string, size int64) error { return flip(path, size-5000) }},
+	} {
+		t.Run(damage.name, func(t *testing.T) {
+			c.CheckLeaks(t)
+			path := awaitTemplate(t, c)
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := damage.do(path, info.Size()); err != nil {
+				t.Fatal(err)
+			}
+			if once(t, c) {
+				t.Error("a clone of a damaged template runs")
+			}
+			awaitTemplate(t, c)
+			if !once(t, c) {
+				t.Error("the template has not been made anew")
+			}
+		})
+	}
+}
+
+// flip changes one byte of a file.
+func flip(path string, at int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := io.ReadFull(io.NewSectionReader(f, at, 1), b); err != nil {
+		return err
+	}
+	b[0] ^= 0x10
+	_, err = f.WriteAt(b, at)
+	return err
+}
+
+// testKilledBuilder kills a builder: nothing of it is left, and the next one builds.
+func testKilledBuilder(t *testing.T, c *harness.Cell) {
+	withTemplates(t, c)
+	task := running(t, c)
+	harness.Eventually(t, buildLimit, func() error {
+		if builders := c.Builders(); len(builders) != 1 {
+			return fmt.Errorf("builders: %v", builders)
+		}
+		return nil
+	})
+	for _, p := range c.Builders() {
+		if err := unix.Kill(p.PID, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	task.Kill(t, uint32(unix.SIGKILL), true)
+	task.Wait(t, 10*time.Second)
+	task.Delete(t)
+	harness.Eventually(t, 10*time.Second, func() error {
+		if left := c.Program("qemu-system"); len(left) > 0 {
+			return fmt.Errorf("machines are left: %v", left)
+		}
+		return nil
+	})
+	if once(t, c) {
+		t.Error("there is a template, though its builder was killed")
+	}
+	awaitTemplate(t, c)
+	if !once(t, c) {
+		t.Error("the template is not used")
+	}
+}
+
+// testNoTemplates has machines boot.
+func testNoTemplates(t *testing.T, c *harness.Cell) {
+	withTemplates(t, c)
+	if err := c.ConfigureTemplates(false); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.ConfigureTemplates(true); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 2 {
+		if once(t, c) {
+			t.Error("a clone runs")
+		}
+	}
+	if _, err := os.Stat(c.Templates()); !os.IsNotExist(err) {
+		t.Errorf("the directory of templates: %v", err)
+	}
+}
