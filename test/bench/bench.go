@@ -66,7 +66,7 @@ func (b *bench) choose() {
 	b.report = &report.Report{Begin: time.Now(), Command: strings.Join(append([]string{"bench"}, b.arguments...), " ")}
 	for _, c := range b.chosen() {
 		if err := c.find(); err != nil {
-			b.report.Note("%s (%s) is left out: %v.", c.name, c.about, err)
+			b.report.Note("%s is left out: %v.", c.name, err)
 			continue
 		}
 		b.contestants = append(b.contestants, &c)

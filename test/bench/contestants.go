@@ -63,7 +63,7 @@ func (c *contestant) find() error {
 		return nil
 	}
 	if _, err := exec.LookPath(c.program); err != nil {
-		return fmt.Errorf("%s is not on the PATH", c.program)
+		return fmt.Errorf("%s is not installed, or not on the PATH", c.program)
 	}
 	return nil
 }
