@@ -64,12 +64,9 @@ func measure(ctx context.Context, o *options) (err error) {
 // choose takes the contestants that there are.
 func (b *bench) choose() {
 	b.report = &report.Report{Begin: time.Now(), Command: strings.Join(append([]string{"bench"}, b.arguments...), " ")}
-	for _, c := range slices.Concat(contestants[:1], b.extra, contestants[1:]) {
-		if !b.of.MatchString(c.name) {
-			continue
-		}
+	for _, c := range b.chosen() {
 		if err := c.find(); err != nil {
-			b.report.Note("%s (%s) is left out: %v.", c.name, c.about, err)
+			b.report.Note("%s is left out: %v.", c.name, err)
 			continue
 		}
 		b.contestants = append(b.contestants, &c)

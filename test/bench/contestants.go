@@ -26,6 +26,11 @@ type contestant struct {
 	// program is called by runc's shim in the place of runc, with arguments.
 	program   string
 	arguments []string
+	// seconds are what a start takes where guests are emulated on two processors, for
+	// telling how long the benchmark takes.
+	seconds float64
+	// most is with how many containers at once it is measured; 0 for any number.
+	most int
 	// optional contestants are left out, with a note, when they cannot be had or fail.
 	optional bool
 
@@ -45,11 +50,11 @@ const (
 // contestants are measured by turns, in this order. Another configuration of Hyper
 // is a line here, or given with -with.
 var contestants = []contestant{
-	{name: hyper, about: "Hyper as it is installed: machines are clones", runtime: harness.RuntimeHyper, settled: "cloned=true"},
-	{name: cold, about: "Hyper without templates: every machine boots", runtime: harness.RuntimeHyper, config: "[template]\nenable = false\n"},
-	{name: runc, about: "containers without a machine", runtime: harness.RuntimeRunc},
+	{name: hyper, about: "Hyper as it is installed: machines are clones", runtime: harness.RuntimeHyper, settled: "cloned=true", seconds: 0.4},
+	{name: cold, about: "Hyper without templates: every machine boots", runtime: harness.RuntimeHyper, config: "[template]\nenable = false\n", seconds: 1.3, most: 10},
+	{name: runc, about: "containers without a machine", runtime: harness.RuntimeRunc, seconds: 0.15},
 	// Debian has no shim of gVisor's, and runc's serves it: Docker runs gVisor so.
-	{name: "runsc", about: "gVisor by runc's shim, if the host has it (Debian: apt-get install runsc)", runtime: harness.RuntimeRunc,
+	{name: "runsc", about: "gVisor by runc's shim, if the host has it (Debian: apt-get install runsc)", runtime: harness.RuntimeRunc, seconds: 0.4,
 		program: "runsc", arguments: []string{"--platform=ptrace", "--network=none"}, optional: true},
 }
 
@@ -59,7 +64,7 @@ func (c *contestant) find() error {
 		return nil
 	}
 	if _, err := exec.LookPath(c.program); err != nil {
-		return fmt.Errorf("%s is not on the PATH", c.program)
+		return fmt.Errorf("%s is not installed, or not on the PATH", c.program)
 	}
 	return nil
 }
@@ -110,6 +115,9 @@ func (c *contestant) ctrRun(ctx context.Context, dir string, args ...string) (*e
 	}
 	return c.cell.CtrCommand(ctx, append(append(run, image.Name, id), args...)...), nil
 }
+
+// joins says whether the contestant is measured with so many containers at once.
+func (c *contestant) joins(containers int) bool { return c.most == 0 || containers <= c.most }
 
 // isHyper says whether the contestant's log has starts of machines.
 func (c *contestant) isHyper() bool { return c.runtime == harness.RuntimeHyper }

@@ -10,7 +10,9 @@ import (
 
 var deleteAll = report.Quantity{Name: "Delete", Title: "delete of a task until nothing is left", Unit: "ms"}
 
-func deleteTakes(o *options) time.Duration { return each(o.n, 2.2) }
+func deleteTakes(o *options) time.Duration {
+	return time.Duration(o.n) * o.starts(200*time.Millisecond)
+}
 
 // measureDelete measures from asking for a task's deletion, whose process has
 // ended, until there is no process, bundle or mount of it.

@@ -28,7 +28,14 @@ var groups = []group{
 	{"memory", "what each further sandbox takes, and the shim alone", memoryTakes, measureMemory, false},
 }
 
-// each is an estimate: rounds that take so many seconds, all contestants together.
-func each(rounds int, seconds float64) time.Duration {
-	return time.Duration(float64(rounds) * seconds * float64(time.Second))
+// starts is about how long one start of every contestant takes, each with so much
+// more.
+func (o *options) starts(more time.Duration) (sum time.Duration) {
+	for _, c := range o.chosen() {
+		sum += c.start() + more
+	}
+	return sum
 }
+
+// start is about how long one takes where guests are emulated.
+func (c *contestant) start() time.Duration { return time.Duration(c.seconds * float64(time.Second)) }

@@ -14,8 +14,13 @@ var (
 	stdoutRate = report.Quantity{Name: "Stdout", Title: "standard output", Unit: "MB/s"}
 )
 
-func execTakes(o *options) time.Duration   { return each(execRounds*o.n, 0.15) + 5*time.Second }
-func stdoutTakes(o *options) time.Duration { return each(stdoutRounds(o), 3) + 5*time.Second }
+func execTakes(o *options) time.Duration {
+	return o.starts(time.Duration(execRounds*o.n) * 70 * time.Millisecond)
+}
+
+func stdoutTakes(o *options) time.Duration {
+	return o.starts(time.Duration(stdoutRounds(o)) * time.Second)
+}
 
 // execRounds is how many there are to each of the others': they are quick.
 const execRounds = 3

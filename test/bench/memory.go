@@ -34,7 +34,8 @@ const (
 )
 
 func memoryTakes(o *options) time.Duration {
-	return each(o.deep, 2.2) + 3*time.Duration(o.deep/memoryStep)*memorySettle
+	looks := time.Duration(o.deep / memoryStep * len(o.chosen()))
+	return time.Duration(o.deep)*o.starts(200*time.Millisecond) + looks*memorySettle
 }
 
 // measureMemory starts sandboxes one after another. Contestants take no turns here:

@@ -66,6 +66,8 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("-n %d: there must be one round", o.n)
 	case o.deep < 2*memoryBegin:
 		return fmt.Errorf("-deep %d: a slope needs %d sandboxes or more", o.deep, 2*memoryBegin)
+	case len(o.chosen()) == 0:
+		return fmt.Errorf("-of %s matches no contestant; -help lists them", o.of)
 	case len(o.groups()) == 0:
 		return fmt.Errorf("-only %s matches no group; -help lists them", o.only)
 	}
@@ -82,15 +84,22 @@ func (o *options) with(s string) error {
 	if err != nil {
 		return err
 	}
-	known := append(slices.Clone(contestants), o.extra...)
-	if slices.ContainsFunc(known, func(c contestant) bool { return c.name == name }) {
+	if slices.ContainsFunc(o.all(), func(c contestant) bool { return c.name == name }) {
 		return fmt.Errorf("there is a contestant %s", name)
 	}
-	o.extra = append(o.extra, contestant{name: name, about: "Hyper configured by " + file, runtime: contestants[0].runtime, config: string(text)})
+	o.extra = append(o.extra, contestant{name: name, about: "Hyper configured by " + file, runtime: contestants[0].runtime, config: string(text), seconds: contestants[0].seconds})
 	return nil
 }
 
 var contestantName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+
+// all are the contestants that are known.
+func (o *options) all() []contestant { return slices.Concat(contestants[:1], o.extra, contestants[1:]) }
+
+// chosen are the contestants that are to be measured, if they can be had.
+func (o *options) chosen() []contestant {
+	return slices.DeleteFunc(o.all(), func(c contestant) bool { return !o.of.MatchString(c.name) })
+}
 
 // groups are those that are to be measured.
 func (o *options) groups() []group {

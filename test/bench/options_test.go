@@ -42,7 +42,7 @@ func TestParseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"-n", "0"}, {"-only", "("}, {"-of", "("}, {"-only", "nothing-like-it"}, {"-counts", "1,x"}, {"-counts", "0"}, {"-deep", "5"},
+		{"-n", "0"}, {"-only", "("}, {"-of", "("}, {"-of", "nothing-like-it"}, {"-only", "nothing-like-it"}, {"-counts", "1,x"}, {"-counts", "0"}, {"-deep", "5"},
 		{"-with", "file"}, {"-with", "Name=" + file}, {"-with", "runc=" + file}, {"-with", "a=" + file + ".none"},
 		{"-with", "a=" + file, "-with", "a=" + file}, {"run"},
 	} {
@@ -93,5 +93,31 @@ func TestParallelRounds(t *testing.T) {
 		if got := parallelRounds(test.containers, test.n); got != test.want {
 			t.Errorf("%d containers are started %d times, want %d", test.containers, got, test.want)
 		}
+	}
+}
+
+func TestEstimatesFollowTheContestants(t *testing.T) {
+	all, err := parse([]string{"-only", "run|parallel|memory"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	few, err := parse([]string{"-only", "run|parallel|memory", "-of", "runc"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range all.groups() {
+		if g.takes(few) <= 0 || 2*g.takes(few) > g.takes(all) {
+			t.Errorf("%s takes %s of runc alone and %s of all", g.name, g.takes(few), g.takes(all))
+		}
+	}
+}
+
+func TestJoins(t *testing.T) {
+	c := contestant{most: 10}
+	if !c.joins(10) || c.joins(11) {
+		t.Error("a contestant of at most 10 does not join 10, or joins 11")
+	}
+	if c = (contestant{}); !c.joins(1000) {
+		t.Error("a contestant without a bound does not join 1000")
 	}
 }

@@ -18,12 +18,15 @@ var (
 // parallelRounds is how often so many are started: the fewer, the more often.
 func parallelRounds(containers, n int) int { return min(max(10/containers, 1), n) }
 
-func parallelTakes(o *options) time.Duration {
-	var all int
-	for _, containers := range o.counts {
-		all += containers * parallelRounds(containers, o.n)
+func parallelTakes(o *options) (sum time.Duration) {
+	for _, c := range o.chosen() {
+		for _, containers := range o.counts {
+			if c.joins(containers) {
+				sum += time.Duration(containers*parallelRounds(containers, o.n)) * c.start()
+			}
+		}
 	}
-	return each(all, 1.7)
+	return sum
 }
 
 // measureParallel starts ever more containers at once, by requests of one process
@@ -36,26 +39,34 @@ func measureParallel(ctx context.Context, b *bench) error {
 	for _, containers := range b.counts {
 		name := fmt.Sprintf("parallel, %d at once", containers)
 		err := b.byTurns(ctx, name, parallelRounds(containers, b.n), func(ctx context.Context, c *contestant) error {
-			fits, err := guards[c].allows(containers)
-			if err != nil {
-				return err
-			}
-			if !fits {
-				b.report.Note("%s: %d containers at once are not measured: less than %d MiB of memory would stay available.", c.name, containers, reserveMiB)
+			if !c.joins(containers) {
 				return nil
 			}
-			up, down, err := crowd(ctx, c, containers, guards[c])
-			if err != nil {
-				return fmt.Errorf("%d at once: %w", containers, err)
-			}
-			b.report.Of(parallelUp, c.name, containers).Add(milliseconds(up))
-			b.report.Of(parallelDown, c.name, containers).Add(milliseconds(down))
-			return nil
+			return b.measureCrowd(ctx, c, containers, guards[c])
 		})
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// measureCrowd measures so many containers, if the memory holds them.
+func (b *bench) measureCrowd(ctx context.Context, c *contestant, containers int, g *guard) error {
+	fits, err := g.allows(containers)
+	if err != nil {
+		return err
+	}
+	if !fits {
+		b.report.Note("%s: %d containers at once are not measured: less than %d MiB of memory would stay available.", c.name, containers, reserveMiB)
+		return nil
+	}
+	up, down, err := crowd(ctx, c, containers, g)
+	if err != nil {
+		return fmt.Errorf("%d at once: %w", containers, err)
+	}
+	b.report.Of(parallelUp, c.name, containers).Add(milliseconds(up))
+	b.report.Of(parallelDown, c.name, containers).Add(milliseconds(down))
 	return nil
 }
 

@@ -15,7 +15,7 @@ var (
 	runWhole     = report.Quantity{Name: "RunWhole", Title: "`ctr run --rm … echo`, whole command", Unit: "ms"}
 )
 
-func runTakes(o *options) time.Duration { return each(o.n, 2.2) }
+func runTakes(o *options) time.Duration { return time.Duration(o.n) * o.starts(100*time.Millisecond) }
 
 // measureRun measures `ctr run`, from ctr's start, and takes the phases of the
 // starts from the runtimes' logs.
