@@ -103,7 +103,7 @@ func (b *bench) acceleration(ctx context.Context) (accel string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("starting a machine to see its acceleration: %w", err)
 	}
-	defer func() { err = errors.Join(err, vm.Kill(ctx)) }()
+	defer func() { err = errors.Join(err, vm.Kill(context.WithoutCancel(ctx))) }()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", vm.PID()))
 	if err != nil {
 		return "", fmt.Errorf("reading QEMU's arguments: %w", err)

@@ -22,7 +22,7 @@ Groups:
 `
 
 const helpContestants = `
-Contestants (the first word of each row of the report):
+Contestants:
 `
 
 const helpTail = `
