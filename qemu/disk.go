@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -45,13 +44,14 @@ func (m *machine) DetachDisk(ctx context.Context, id string) error {
 	return nil
 }
 
-// 20 is the room for a serial number in virtio-blk.
-var diskID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,19}$`)
+// diskIDRoom is how long a disk's id may be: the room for a serial number in
+// virtio-blk.
+const diskIDRoom = 20
 
 // checkDisk refuses a disk that cannot be, and says whether it is a block device.
 func checkDisk(disk virtcontainers.Disk) (device bool, err error) {
-	if !diskID.MatchString(disk.ID) {
-		return false, fmt.Errorf("an id is a letter, then letters and digits, 20 in all at most: %w", errdefs.ErrInvalidArgument)
+	if !isID(disk.ID, diskIDRoom) {
+		return false, fmt.Errorf("an id is a letter, then letters and digits, %d in all at most: %w", diskIDRoom, errdefs.ErrInvalidArgument)
 	}
 	err = withDescriptor(disk.File, func(fd int) (err error) {
 		device, err = checkDiskFile(fd, disk.ReadOnly)

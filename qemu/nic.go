@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -52,7 +51,8 @@ func (m *machine) DetachNIC(ctx context.Context, id string) error {
 	return nil
 }
 
-var nicID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,31}$`)
+// nicIDRoom is how long a card's id may be.
+const nicIDRoom = 32
 
 // checkNIC refuses a card that cannot be.
 func checkNIC(nic virtcontainers.NIC) error {
@@ -60,8 +60,8 @@ func checkNIC(nic virtcontainers.NIC) error {
 		return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
 	}
 	switch {
-	case !nicID.MatchString(nic.ID):
-		return invalid("an id is a letter, then letters and digits, 32 in all at most")
+	case !isID(nic.ID, nicIDRoom):
+		return invalid("an id is a letter, then letters and digits, %d in all at most", nicIDRoom)
 	case len(nic.MAC) != 6 || nic.MAC[0]&1 != 0 || nic.MAC.String() == "00:00:00:00:00:00":
 		return invalid("%q is no address of one Ethernet card", nic.MAC)
 	case nic.MTU != 0 && (nic.MTU < minMTU || nic.MTU > maxMTU):

@@ -62,10 +62,6 @@ func (p pod) CreateContainer(ctx context.Context, o task.ContainerOptions) (task
 // podSandbox is a sandbox as the sandbox service wants it.
 type podSandbox struct{ pod }
 
-func (p podSandbox) Boot(ctx context.Context, o sandboxapi.BootOptions) error {
-	return p.Sandbox.Boot(ctx, sandbox.BootOptions(o))
-}
-
 func (p podSandbox) Status() sandboxapi.Status {
 	st := p.Sandbox.Status()
 	version, _ := buildVersion()

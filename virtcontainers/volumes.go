@@ -2,7 +2,7 @@ package virtcontainers
 
 import (
 	"path"
-	"regexp"
+	"strings"
 )
 
 // SourceKind is what a bind's source is on the host.
@@ -15,11 +15,6 @@ const (
 	SourceDirectory
 )
 
-// kubeletVolume is the path of a volume that kubelet changes while it is used: it
-// exchanges the link `..data` in it for another. Who has such a volume waits for
-// the change by inotify, which a share does not tell of.
-var kubeletVolume = regexp.MustCompile(`/volumes/kubernetes\.io~(configmap|secret|projected|downward-api)/[^/]+$`)
-
 // planVolume leaves to the agent a bind that the share cannot carry, and reports
 // whether it is one.
 func (p *Plan) planVolume(at Placement, i int, source string) bool {
@@ -28,11 +23,26 @@ func (p *Plan) planVolume(at Placement, i int, source string) bool {
 	switch kind := at.Sources[source]; {
 	case kind == SourceSocket:
 		p.Sockets = append(p.Sockets, volume)
-	case kind == SourceDirectory && isReadOnly(m.Options) && kubeletVolume.MatchString(path.Clean(source)):
+	case kind == SourceDirectory && isReadOnly(m.Options) && isKubeletVolume(source):
 		p.Copies = append(p.Copies, volume)
 	default:
 		return false
 	}
 	m.Type, m.Source = "bind", volume.Target
 	return true
+}
+
+// isKubeletVolume reports whether a path is that of a volume that kubelet changes
+// while it is used: it exchanges the link `..data` in it for another. Who has such
+// a volume waits for the change by inotify, which a share does not tell of.
+func isKubeletVolume(source string) bool {
+	volumes, plugin := path.Split(path.Dir(path.Clean(source)))
+	if !strings.HasSuffix(volumes, "/volumes/") {
+		return false
+	}
+	switch plugin {
+	case "kubernetes.io~configmap", "kubernetes.io~secret", "kubernetes.io~projected", "kubernetes.io~downward-api":
+		return true
+	}
+	return false
 }

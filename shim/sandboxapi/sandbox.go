@@ -5,7 +5,8 @@ import (
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyperhq/hyper/sandbox"
 )
 
 // Sandbox is one pod. All methods may be called from any goroutine.
@@ -25,26 +26,8 @@ type Sandbox interface {
 	Stop(ctx context.Context) error
 }
 
-// BootOptions are what containerd says of the machine.
-type BootOptions struct {
-	// Bundle is the sandbox's; there may be no configuration in it.
-	Bundle string
-	// Annotations are the pod's.
-	Annotations map[string]string
-	// Resources are the limits of all the pod's containers together, as far as
-	// they are known beforehand.
-	Resources specs.LinuxResources
-	// NetNS is the path of the pod's network namespace, empty if it has none.
-	NetNS string
-	// HostNetwork says that the pod is to have the host's network.
-	HostNetwork bool
-	// Hostname and Sysctls are the pod's, Cgroup is where its processes on the
-	// host are to be, as linux.cgroupsPath has it. Each may be empty.
-	Hostname, Cgroup string
-	Sysctls          map[string]string
-	// Etc are the pod's files in /etc, contents by name.
-	Etc map[string]string
-}
+// BootOptions are what containerd says of the machine. All of it is passed on.
+type BootOptions = sandbox.BootOptions
 
 // Status is what a sandbox is at one moment.
 type Status struct {

@@ -114,7 +114,7 @@ func (s *Service) Pause(ctx context.Context, id string) error {
 	if err := c.guest.Pause(ctx); err != nil {
 		return fmt.Errorf("pause task %s: %w", id, err)
 	}
-	s.publish(&events.TaskPaused{ContainerID: id})
+	s.o.Events.Publish(topicPaused, &events.TaskPaused{ContainerID: id})
 	return nil
 }
 
@@ -127,7 +127,7 @@ func (s *Service) Resume(ctx context.Context, id string) error {
 	if err := c.guest.Resume(ctx); err != nil {
 		return fmt.Errorf("resume task %s: %w", id, err)
 	}
-	s.publish(&events.TaskResumed{ContainerID: id})
+	s.o.Events.Publish(topicResumed, &events.TaskResumed{ContainerID: id})
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (s *Service) Create(ctx context.Context, r *api.CreateTaskRequest) (pid uin
 		made(nil)
 		return 0, fmt.Errorf("create task %s: %w", r.ID, err)
 	}
-	s.publish(&events.TaskCreate{
+	s.o.Events.Publish(topicCreate, &events.TaskCreate{
 		ContainerID: r.ID,
 		Bundle:      r.Bundle,
 		Rootfs:      r.Rootfs,
@@ -98,7 +98,7 @@ func (s *Service) watchExec(c *container, p *process) {
 }
 
 func (s *Service) publishExit(c *container, id string, e Exit) {
-	s.publish(&events.TaskExit{
+	s.o.Events.Publish(topicExit, &events.TaskExit{
 		ContainerID: c.id, ID: id, Pid: c.pid,
 		ExitStatus: e.Status, ExitedAt: timestamppb.New(e.At),
 	})
@@ -130,7 +130,7 @@ func (s *Service) Exec(ctx context.Context, r *api.ExecProcessRequest) error {
 	if !c.add(p) {
 		return errors.Join(fmt.Errorf("exec %q in task %s: it has been deleted: %w", r.ExecID, r.ID, errdefs.ErrNotFound), p.stdio.Close())
 	}
-	s.publish(&events.TaskExecAdded{ContainerID: c.id, ExecID: p.id})
+	s.o.Events.Publish(topicExecAdded, &events.TaskExecAdded{ContainerID: c.id, ExecID: p.id})
 	s.work.Go(func() { s.watchExec(c, p) })
 	return nil
 }
@@ -156,10 +156,10 @@ func (s *Service) Start(ctx context.Context, id, execID string) (pid uint32, err
 	}
 	err = p.start(ctx, func() {
 		if execID == "" {
-			s.publish(&events.TaskStart{ContainerID: c.id, Pid: c.pid})
+			s.o.Events.Publish(topicStart, &events.TaskStart{ContainerID: c.id, Pid: c.pid})
 			return
 		}
-		s.publish(&events.TaskExecStarted{ContainerID: c.id, ExecID: execID, Pid: c.pid})
+		s.o.Events.Publish(topicExecStarted, &events.TaskExecStarted{ContainerID: c.id, ExecID: execID, Pid: c.pid})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("task %s: %w", id, err)
@@ -210,7 +210,7 @@ func (s *Service) bury(c *container, p *process) (Exit, error) {
 		c.release(p.id)
 		return exit, err
 	}
-	s.publish(&events.TaskDelete{
+	s.o.Events.Publish(topicDelete, &events.TaskDelete{
 		ContainerID: c.id, Pid: c.pid, ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 	})
 	s.release(c.id)

@@ -188,7 +188,7 @@ func (s *Service) watchOOM(sandbox Sandbox) {
 				log.G(s.ctx).Warnf("out of memory in an unknown task %q", id)
 				continue
 			}
-			s.publish(&events.TaskOOM{ContainerID: id})
+			s.o.Events.Publish(topicOOM, &events.TaskOOM{ContainerID: id})
 		case <-s.ctx.Done():
 			return
 		}
@@ -221,32 +221,4 @@ func (s *Service) Shutdown(id string) {
 	if !stay {
 		s.o.Shutdown()
 	}
-}
-
-// publish publishes an event under its topic.
-func (s *Service) publish(e proto.Message) {
-	var topic string
-	switch e.(type) {
-	case *events.TaskCreate:
-		topic = "/tasks/create"
-	case *events.TaskStart:
-		topic = "/tasks/start"
-	case *events.TaskOOM:
-		topic = "/tasks/oom"
-	case *events.TaskExit:
-		topic = "/tasks/exit"
-	case *events.TaskDelete:
-		topic = "/tasks/delete"
-	case *events.TaskExecAdded:
-		topic = "/tasks/exec-added"
-	case *events.TaskExecStarted:
-		topic = "/tasks/exec-started"
-	case *events.TaskPaused:
-		topic = "/tasks/paused"
-	case *events.TaskResumed:
-		topic = "/tasks/resumed"
-	default:
-		topic = "/tasks/?"
-	}
-	s.o.Events.Publish(topic, e)
 }

@@ -24,8 +24,9 @@ var groups = []group{
 	{"exec", "a process added to a container that runs", execTakes, measureExec, false},
 	{"stdout", "standard output of a container that writes as fast as it can", stdoutTakes, measureStdout, false},
 	{"delete", "from deleting a task until no process, mount or bundle of it is left", deleteTakes, measureDelete, false},
+	{"shim", "the shim by itself: its memory when new, the processor time that it takes to begin", shimTakes, measureShim, false},
 	{"parallel", "many containers at once: until all have said a word, until all are gone", parallelTakes, measureParallel, false},
-	{"memory", "what each further sandbox takes, and the shim alone", memoryTakes, measureMemory, false},
+	{"memory", "what each further sandbox takes", memoryTakes, measureMemory, false},
 }
 
 // starts is about how long one start of every contestant takes, each with so much

@@ -22,7 +22,7 @@ var (
 	memoryTaken = report.Quantity{Name: "MemoryTaken", Title: "memory no longer available, of the sandboxes", Unit: "MB"}
 	slopePSS    = report.Quantity{Name: "SandboxPSS", Title: "each further sandbox, by ΣPSS", Unit: "MB"}
 	slopeTaken  = report.Quantity{Name: "SandboxTaken", Title: "each further sandbox, by MemAvailable", Unit: "MB"}
-	shimPSS     = report.Quantity{Name: "ShimPSS", Title: "PSS of a shim", Unit: "MB"}
+	shimPSS     = report.Quantity{Name: "ShimPSS", Title: "PSS of a shim among many", Unit: "MB"}
 )
 
 // The memory is looked at with so many sandboxes at first, and after each so many

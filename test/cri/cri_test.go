@@ -7,13 +7,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/test/harness"
-	"github.com/hyperhq/hyper/test/image"
 )
 
 // namespaceVariable says, in the environment, that this process has its network
@@ -51,54 +49,18 @@ func ownNetwork() error {
 	return unix.Exec(self, os.Args, append(os.Environ(), namespaceVariable+"=1"))
 }
 
-// TestCRI runs the suite in one cell for each variant. $HYPER_TEST_RUNTIME takes
-// another runtime, such as io.containerd.runc.v2, to see whether the tests ask for
-// what the reference does.
+// TestCRI runs the suite in one cell for each variant.
 func TestCRI(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: containerd mounts and makes network namespaces")
-	}
-	runtime := os.Getenv("HYPER_TEST_RUNTIME")
-	if runtime == "" {
-		runtime = harness.RuntimeHyper
-	}
-	parts, err := harness.FindParts()
-	if err == nil && runtime == harness.RuntimeHyper {
-		err = parts.CheckHyper()
-	}
-	if err != nil {
-		if os.Getenv("HYPER_OUTPUT") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
 	const plugins = "/usr/lib/cni"
 	if _, err := os.Stat(filepath.Join(plugins, "bridge")); err != nil {
 		t.Skip("no CNI plugins: install containernetworking-plugins (`make setup`):", err)
 	}
-	removed, err := harness.RemoveStale()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range removed {
-		t.Log("removed what a killed run left:", dir)
-	}
-	img, err := image.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	reaper, err := harness.NewReaper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(reaper.Close)
-	for _, v := range variants(parts, runtime) {
-		o := harness.CellOptions{
-			Parts: parts, Containerd: v.containerd, Runtime: runtime, Image: img, Reaper: reaper,
-			CRI: &harness.CRI{Plugins: plugins, Sandboxer: v.sandboxer},
-		}
-		if runtime == harness.RuntimeHyper {
-			o.Kernel = parts.Kernels[0]
+	common := harness.Prepare(t)
+	for _, v := range variants(common.Parts, common.Runtime) {
+		o := common
+		o.Containerd, o.CRI = v.containerd, &harness.CRI{Plugins: plugins, Sandboxer: v.sandboxer}
+		if o.Runtime == harness.RuntimeHyper {
+			o.Kernel = o.Parts.Kernels[0]
 		}
 		// One after the other: they share the node's network.
 		t.Run(filepath.Base(o.Containerd)+"+"+o.CRI.Sandboxer, func(t *testing.T) { runCell(t, o) })
@@ -132,12 +94,7 @@ func runCell(t *testing.T, o harness.CellOptions) {
 				t.Skip("containerd 1 cannot do it with any runtime")
 			}
 			n.checkLeaks(t)
-			begin, size := time.Now(), n.cell.LogSize()
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("failed after %v; the log since the test began:\n%s", time.Since(begin), n.cell.LogSince(size))
-				}
-			})
+			n.cell.LogFailure(t)
 			test.run(t, n)
 		})
 	}

@@ -4,58 +4,23 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hyperhq/hyper/test/harness"
-	"github.com/hyperhq/hyper/test/image"
 )
 
 // TestEndToEnd runs the suite with each containerd and with each guest kernel, in
 // as few cells of the two as that takes, or with $HYPER_TEST_MATRIX=full in every
 // one. As many cells run at the same time as there are processors (go test's
 // -parallel); the tests of one cell run one after the other.
-// $HYPER_TEST_RUNTIME takes another runtime, such as io.containerd.runc.v2, to
-// see whether the tests ask for what the reference does.
 func TestEndToEnd(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: containerd mounts, and the sandbox's processes change their user")
-	}
-	runtime := os.Getenv("HYPER_TEST_RUNTIME")
-	if runtime == "" {
-		runtime = harness.RuntimeHyper
-	}
-	parts, err := harness.FindParts()
-	if err == nil && runtime == harness.RuntimeHyper {
-		err = parts.CheckHyper()
-	}
-	if err != nil {
-		if os.Getenv("HYPER_OUTPUT") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	kernels := parts.Kernels
-	if runtime != harness.RuntimeHyper {
+	common := harness.Prepare(t)
+	kernels := common.Parts.Kernels
+	if common.Runtime != harness.RuntimeHyper {
 		kernels = []string{""}
 	}
-	removed, err := harness.RemoveStale()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range removed {
-		t.Log("removed what a killed run left:", dir)
-	}
-	img, err := image.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	reaper, err := harness.NewReaper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(reaper.Close) // after the cells, which run at the same time
-	for _, cell := range cells(parts.Containerds, kernels, os.Getenv("HYPER_TEST_MATRIX") == "full") {
-		cell.Parts, cell.Runtime, cell.Image, cell.Reaper = parts, runtime, img, reaper
+	for _, pair := range cells(common.Parts.Containerds, kernels, os.Getenv("HYPER_TEST_MATRIX") == "full") {
+		cell := common
+		cell.Containerd, cell.Kernel = pair.Containerd, pair.Kernel
 		t.Run(cellName(cell.Containerd, cell.Kernel), func(t *testing.T) {
 			t.Parallel()
 			runCell(t, cell)
@@ -118,12 +83,7 @@ func runCell(t *testing.T, o harness.CellOptions) {
 				t.Skip("only for a runtime with virtual machines")
 			}
 			c.CheckLeaks(t)
-			begin, size := time.Now(), c.LogSize()
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("failed after %v; the log since the test began:\n%s", time.Since(begin), c.LogSince(size))
-				}
-			})
+			c.LogFailure(t)
 			test.run(t, c)
 		})
 	}

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -112,9 +113,16 @@ func (r *Report) Note(format string, args ...any) {
 }
 
 // Finish computes the summaries, once everything is measured. What has no value
-// is dropped.
+// is dropped, and what is of one quantity and number stands together.
 func (r *Report) Finish() {
 	r.Series = slices.DeleteFunc(r.Series, func(s *Series) bool { return len(s.Values) == 0 })
+	first := map[string]int{}
+	for i, s := range slices.Backward(r.Series) {
+		first[s.Name] = i
+	}
+	slices.SortStableFunc(r.Series, func(a, b *Series) int {
+		return cmp.Or(cmp.Compare(first[a.Name], first[b.Name]), cmp.Compare(a.At, b.At))
+	})
 	for _, s := range r.Series {
 		s.Summary = stats.Summarize(s.Values)
 	}

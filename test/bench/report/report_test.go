@@ -2,8 +2,10 @@ package report
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,5 +196,25 @@ func TestThisMachine(t *testing.T) {
 	}
 	if m.CPUs < 1 || m.MemoryMiB == 0 || m.Kernel == "" {
 		t.Errorf("this machine is %+v", m)
+	}
+}
+
+func TestFinishPutsTogether(t *testing.T) {
+	r := &Report{}
+	for _, of := range []string{"hyper", "runc"} {
+		for _, s := range []*Series{r.Of(up, of, 10), r.Of(up, of, 1), r.Of(whole, of, 0)} {
+			s.Add(1)
+		}
+	}
+	r.Finish()
+	var order []string
+	for _, s := range r.Series {
+		order = append(order, fmt.Sprint(s.Name, s.At, s.Of))
+	}
+	want := []string{
+		"ParallelUp1hyper", "ParallelUp1runc", "ParallelUp10hyper", "ParallelUp10runc", "RunWhole0hyper", "RunWhole0runc",
+	}
+	if !slices.Equal(order, want) {
+		t.Errorf("the order is %q, want %q", order, want)
 	}
 }
