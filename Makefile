@@ -111,8 +111,8 @@ race: ## Run the tests that need no VM under the race detector
 fuzz: ## Run every fuzz target for a few seconds (FUZZTIME=5s)
 	@hack/fuzz $(FUZZTIME)
 
-bench: setup build guest containerd ## Measure starts, throughput and memory
-	HYPER_OUTPUT=$(OUTPUT) $(GO) run ./test/bench
+bench: setup build guest containerd ## Measure Hyper beside runc, a quarter of an hour (BENCH_FLAGS=-help tells more)
+	HYPER_OUTPUT=$(OUTPUT) $(GO) run ./test/bench $(BENCH_FLAGS)
 
 demo: setup build guest containerd ## Show a container in a VM of its own, under a private containerd
 	HYPER_OUTPUT=$(OUTPUT) hack/demo

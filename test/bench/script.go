@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 )
 
 // script lets the harness, which is made for tests, run outside of one.
@@ -16,8 +17,19 @@ type script struct {
 type failed struct{ err error }
 
 // run runs steps and then their cleanups; what Fatalf said is the error.
-func run(ctx context.Context, steps func(*script)) (err error) {
+func run(ctx context.Context, steps func(*script)) error {
 	s := &script{ctx: ctx}
+	defer func() {
+		for i := len(s.cleanups) - 1; i >= 0; i-- {
+			s.cleanups[i]()
+		}
+	}()
+	return attempt(func() { steps(s) })
+}
+
+// attempt runs steps of a script that goes on if they fail; what Fatalf said is
+// the error.
+func attempt(steps func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
@@ -26,11 +38,8 @@ func run(ctx context.Context, steps func(*script)) (err error) {
 		default:
 			panic(r)
 		}
-		for i := len(s.cleanups) - 1; i >= 0; i-- {
-			s.cleanups[i]()
-		}
 	}()
-	steps(s)
+	steps()
 	return nil
 }
 
@@ -48,3 +57,6 @@ func (s *script) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
 
 // Context is the script's.
 func (s *script) Context() context.Context { return s.ctx }
+
+// Patience is longer than a test's: a hundred machines start at once.
+func (s *script) Patience() time.Duration { return 10 * time.Minute }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/hyperhq/hyper/test/image"
 )
@@ -49,6 +50,9 @@ type Cell struct {
 	Parts *Parts
 
 	options CellOptions
+	// runtimeOptions are what containerd passes on to the runtime, or nil.
+	runtimeOptions *anypb.Any
+
 	chainID string
 	kernel  string
 	reaper  *Reaper
@@ -234,6 +238,10 @@ func (c *Cell) ShimCommand(ctx context.Context, bundle, id string, args ...strin
 
 // LogSize is how long containerd's log is now.
 func (c *Cell) LogSize() int64 { return c.daemon.logSize() }
+
+// LogFrom is all that containerd and its shims have logged since the log had a
+// size.
+func (c *Cell) LogFrom(size int64) ([]byte, error) { return c.daemon.logFrom(size) }
 
 // LogSince is what containerd and its shims have logged since the log had a
 // size, shortened for a person.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -29,10 +28,6 @@ type T interface {
 	Cleanup(func())
 	Context() context.Context
 }
-
-// Patience is how long one request may take. It is long because machines that
-// run tests may be slow, and what has to be quick has its own bound in its test.
-const Patience = 60 * time.Second
 
 const snapshotter = "overlayfs"
 
@@ -95,7 +90,7 @@ func (c *Cell) ContainerWithID(t T, id string, options ...Option) *Container {
 // container makes a container, in a sandbox if that is not empty.
 func (c *Cell) container(t T, id, sandbox string, options ...Option) *Container {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	spec, err := defaultSpec(ctx, c.Namespace, id)
 	if err != nil {
@@ -135,7 +130,7 @@ func (c *Container) record(ctx context.Context, spec *anypb.Any) error {
 	_, err := c.Cell.client.containers.Create(ctx, &containersapi.CreateContainerRequest{
 		Container: &containersapi.Container{
 			ID:          c.ID,
-			Runtime:     &containersapi.Container_Runtime{Name: c.Cell.Runtime},
+			Runtime:     &containersapi.Container_Runtime{Name: c.Cell.Runtime, Options: c.Cell.runtimeOptions},
 			Spec:        spec,
 			Snapshotter: snapshotter,
 			SnapshotKey: c.ID,
@@ -182,7 +177,7 @@ func (c *Container) Upper() string {
 
 // remove ends the container as a user would clean up, in whatever state it is.
 func (c *Container) remove(t T) {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patienceOf(t))
 	defer cancel()
 	if c.Cell.client == nil {
 		return
@@ -244,7 +239,7 @@ func (c *Cell) ContainerWithSpec(t T, spec []byte) *Container {
 	if err != nil {
 		t.Fatalf("making an id: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	container := &Container{ID: id, Cell: c, Spec: &specs.Spec{}}
 	t.Cleanup(func() { container.remove(t) })

@@ -188,17 +188,26 @@ func (d *daemon) logSize() int64 {
 	return info.Size()
 }
 
+// logFrom is what has been logged since the log had a size.
+func (d *daemon) logFrom(size int64) ([]byte, error) {
+	data, err := os.ReadFile(d.logPath())
+	if err != nil {
+		return nil, fmt.Errorf("reading containerd's log: %w", err)
+	}
+	return data[min(size, int64(len(data))):], nil
+}
+
 // logSince is what has been logged since the log had a size, by containerd and
 // its shims, for a person: the daemon's debugging left out, and the end of it
 // if it is long.
 func (d *daemon) logSince(size int64) string {
 	const limit = 8 << 10
-	data, err := os.ReadFile(d.logPath())
+	data, err := d.logFrom(size)
 	if err != nil {
 		return err.Error()
 	}
 	var kept []string
-	for line := range strings.Lines(string(data[min(size, int64(len(data))):])) {
+	for line := range strings.Lines(string(data)) {
 		if !strings.Contains(line, "level=debug") || strings.Contains(line, "runtime=io.containerd.hyper") {
 			kept = append(kept, line)
 		}

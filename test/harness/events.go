@@ -68,7 +68,7 @@ const readyTopic = "/hyper-test/ready"
 // certain that containerd has begun to forward them.
 func (c *Cell) awaitSubscription(t T, ready <-chan struct{}) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	nothing, err := anypb.New(&emptypb.Empty{})
 	if err != nil {

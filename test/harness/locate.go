@@ -9,12 +9,6 @@ import (
 	"strings"
 )
 
-// Runtimes by the name that containerd knows them by.
-const (
-	RuntimeHyper = "io.containerd.hyper.v2"
-	RuntimeRunc  = "io.containerd.runc.v2"
-)
-
 // Parts is where the pieces are that a Cell is put together from.
 type Parts struct {
 	// Output is the directory of `make`'s results: bin, share/hyper.

@@ -36,7 +36,7 @@ func (c *Cell) Sandbox(t T) *Sandbox {
 		t.Fatalf("making an id: %v", err)
 	}
 	s := &Sandbox{ID: id, Cell: c}
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	sandbox := &types.Sandbox{SandboxID: id, Runtime: &types.Sandbox_Runtime{Name: c.Runtime}, Sandboxer: sandboxer}
 	if _, err := s.store().Create(ctx, &sandboxapi.StoreCreateRequest{Sandbox: sandbox}); err != nil {
@@ -91,7 +91,7 @@ func (s *Sandbox) Start(t T) (pid uint32) {
 
 // TryStart starts the sandbox.
 func (s *Sandbox) TryStart(t T) (pid uint32, err error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := s.control().Start(ctx, &sandboxapi.ControllerStartRequest{SandboxID: s.ID, Sandboxer: sandboxer})
 	return reply.GetPid(), errgrpc.ToNative(err)
@@ -100,7 +100,7 @@ func (s *Sandbox) TryStart(t T) (pid uint32, err error) {
 // Status asks for the sandbox's state, with all that is known.
 func (s *Sandbox) Status(t T) *sandboxapi.ControllerStatusResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := s.control().Status(ctx, &sandboxapi.ControllerStatusRequest{SandboxID: s.ID, Sandboxer: sandboxer, Verbose: true})
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *Sandbox) Status(t T) *sandboxapi.ControllerStatusResponse {
 
 // Metrics asks for the sandbox's metrics.
 func (s *Sandbox) Metrics(t T) (*types.Metric, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := s.control().Metrics(ctx, &sandboxapi.ControllerMetricsRequest{SandboxID: s.ID, Sandboxer: sandboxer})
 	return reply.GetMetrics(), errgrpc.ToNative(err)
@@ -141,7 +141,7 @@ func (s *Sandbox) Waiting(t T, limit time.Duration) <-chan SandboxExit {
 
 // Stop stops the sandbox.
 func (s *Sandbox) Stop(t T) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := s.control().Stop(ctx, &sandboxapi.ControllerStopRequest{SandboxID: s.ID, Sandboxer: sandboxer, TimeoutSecs: 20})
 	return errgrpc.ToNative(err)
@@ -149,7 +149,7 @@ func (s *Sandbox) Stop(t T) error {
 
 // Shutdown ends the sandbox's shim.
 func (s *Sandbox) Shutdown(t T) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := s.control().Shutdown(ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: s.ID, Sandboxer: sandboxer})
 	return errgrpc.ToNative(err)

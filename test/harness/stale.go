@@ -45,6 +45,15 @@ func makeDir() (string, error) {
 	}
 }
 
+// WorkDir makes a directory for what a program needs beside its cells. If the
+// program is killed before it removes the directory, RemoveStale does it.
+func WorkDir() (dir string, remove func() error, err error) {
+	if dir, err = makeDir(); err != nil {
+		return "", nil, fmt.Errorf("making a directory to work in: %w", err)
+	}
+	return dir, func() error { return removeDir(dir) }, nil
+}
+
 // RemoveStale removes what killed runs have left behind, and says what it found.
 func RemoveStale() (removed []string, err error) {
 	dirs, _ := filepath.Glob(dirPrefix + "*")

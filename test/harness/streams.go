@@ -227,7 +227,7 @@ func (b *Buffer) dropThrough(text string) {
 
 func (b *Buffer) expect(t T, text string) string {
 	t.Helper()
-	timeout := time.After(Patience / 2)
+	timeout := time.After(patienceOf(t) / 2)
 	for {
 		b.mu.Lock()
 		have, ended, more := b.buf.String(), b.ended, b.more

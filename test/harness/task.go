@@ -35,7 +35,7 @@ func (c *Container) Create(t T, streams IO) *Task {
 func (c *Container) TryCreate(t T, streams IO) (*Task, error) {
 	t.Helper()
 	task := &Task{Container: c, Streams: newStreams(t, c.Cell, c.ID, streams)}
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := c.Cell.client.tasks.Create(ctx, &tasksapi.CreateTaskRequest{
 		ContainerID: c.ID, Rootfs: c.rootfs, Terminal: streams.Terminal,
@@ -85,7 +85,7 @@ func (p *Task) TryExec(t T, command Command, streams IO) (*Task, error) {
 		return nil, err
 	}
 	task := &Task{Container: c, ExecID: command.ID, Streams: newStreams(t, c.Cell, c.ID+"-"+command.ID, streams)}
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err = c.Cell.client.tasks.Exec(ctx, &tasksapi.ExecProcessRequest{
 		ContainerID: c.ID, ExecID: command.ID, Terminal: streams.Terminal, Spec: encoded,
@@ -123,7 +123,7 @@ func (p *Task) Start(t T) {
 
 // TryStart starts the process.
 func (p *Task) TryStart(t T) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := p.tasks().Start(ctx, &tasksapi.StartRequest{ContainerID: p.Container.ID, ExecID: p.ExecID})
 	if err != nil {
@@ -155,7 +155,7 @@ func (p *Task) Wait(t T, limit time.Duration) Exit {
 // of it, with everything it wrote.
 func (p *Task) Finish(t T) Result {
 	t.Helper()
-	exit := p.Wait(t, Patience)
+	exit := p.Wait(t, patienceOf(t))
 	deleted := p.Delete(t)
 	if deleted.Status != exit.Status || !deleted.At.Equal(exit.At) {
 		t.Fatalf("%s: wait says it exited %d at %v, delete says %d at %v", p.name(), exit.Status, exit.At, deleted.Status, deleted.At)
@@ -176,7 +176,7 @@ func (p *Task) Delete(t T) Exit {
 
 // TryDelete deletes the process.
 func (p *Task) TryDelete(t T) (Exit, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	var reply *tasksapi.DeleteResponse
 	var err error
@@ -193,7 +193,7 @@ func (p *Task) TryDelete(t T) (Exit, error) {
 
 // Kill sends a signal to the process, or with all to every one of the container.
 func (p *Task) Kill(t T, signal uint32, all bool) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := p.tasks().Kill(ctx, &tasksapi.KillRequest{ContainerID: p.Container.ID, ExecID: p.ExecID, Signal: signal, All: all})
 	return errgrpc.ToNative(err)
@@ -201,7 +201,7 @@ func (p *Task) Kill(t T, signal uint32, all bool) error {
 
 // State asks for the process's state.
 func (p *Task) State(t T) (*tasktypes.Process, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := p.tasks().Get(ctx, &tasksapi.GetRequest{ContainerID: p.Container.ID, ExecID: p.ExecID})
 	if err != nil {
@@ -220,7 +220,7 @@ func (p *Task) CloseIO(ctx context.Context) error {
 
 // Resize sets the size of the process's terminal.
 func (p *Task) Resize(t T, width, height uint32) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := p.tasks().ResizePty(ctx, &tasksapi.ResizePtyRequest{ContainerID: p.Container.ID, ExecID: p.ExecID, Width: width, Height: height})
 	return errgrpc.ToNative(err)
@@ -228,7 +228,7 @@ func (p *Task) Resize(t T, width, height uint32) error {
 
 // Pause stops all processes of the container; Resume lets them go on.
 func (p *Task) Pause(t T) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := p.tasks().Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: p.Container.ID})
 	return errgrpc.ToNative(err)
@@ -236,7 +236,7 @@ func (p *Task) Pause(t T) error {
 
 // Resume undoes Pause.
 func (p *Task) Resume(t T) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := p.tasks().Resume(ctx, &tasksapi.ResumeTaskRequest{ContainerID: p.Container.ID})
 	return errgrpc.ToNative(err)
@@ -244,7 +244,7 @@ func (p *Task) Resume(t T) error {
 
 // Update changes the container's limits.
 func (p *Task) Update(t T, resources *specs.LinuxResources) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	encoded, err := asAny("LinuxResources", resources)
 	if err != nil {
@@ -256,7 +256,7 @@ func (p *Task) Update(t T, resources *specs.LinuxResources) error {
 
 // Checkpoint asks for a checkpoint.
 func (p *Task) Checkpoint(t T) error {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	_, err := p.tasks().Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: p.Container.ID})
 	return errgrpc.ToNative(err)
@@ -264,7 +264,7 @@ func (p *Task) Checkpoint(t T) error {
 
 // Metrics asks for the container's metrics.
 func (p *Task) Metrics(t T) (*types.Metric, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := p.tasks().Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==" + p.Container.ID}})
 	if err != nil {
@@ -278,7 +278,7 @@ func (p *Task) Metrics(t T) (*types.Metric, error) {
 
 // Pids lists the container's processes, with what is known about each.
 func (p *Task) Pids(t T) (map[uint32]*anypb.Any, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := request(t)
 	defer cancel()
 	reply, err := p.tasks().ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: p.Container.ID})
 	if err != nil {

@@ -25,12 +25,11 @@ const word = "floor"
 // Floor is a guest that can be booted again and again.
 type Floor struct {
 	kernel, image string
-	arguments     string
+	accel         acceleration
 }
 
-// New builds the init and its image in the directory work. arguments are the
-// kernel's, beside those for the console.
-func New(ctx context.Context, work, kernel, arguments string) (*Floor, error) {
+// New builds the init and its image in the directory work. accel is "kvm" or "tcg".
+func New(ctx context.Context, work, kernel, accel string) (*Floor, error) {
 	src, program := filepath.Join(work, "floor.c"), filepath.Join(work, "floor")
 	if err := os.WriteFile(src, source, 0o600); err != nil {
 		return nil, err
@@ -48,7 +47,7 @@ func New(ctx context.Context, work, kernel, arguments string) (*Floor, error) {
 	if err := image.Build(out, image.Spec{Init: program}); err != nil {
 		return nil, fmt.Errorf("building the floor's image: %w", err)
 	}
-	return &Floor{kernel: kernel, image: file, arguments: arguments}, out.Close()
+	return &Floor{kernel: kernel, image: file, accel: newAcceleration(accel)}, out.Close()
 }
 
 // Boot measures from the start of QEMU to the word.
@@ -57,10 +56,10 @@ func (f *Floor) Boot(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-accel", "tcg,thread=single", "-cpu", "max,-erms", "-m", "256M",
+		"-accel", f.accel.accel, "-cpu", f.accel.cpu, "-m", "256M",
 		"-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
 		"-bios", "qboot.rom", "-kernel", f.kernel, "-initrd", f.image,
-		"-append", "console=ttyS0 quiet panic=-1 "+f.arguments,
+		"-append", "console=ttyS0 quiet panic=-1 "+f.accel.arguments,
 		"-serial", "stdio")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
