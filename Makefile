@@ -102,8 +102,9 @@ test: setup build guest kernel containerd ## Run every test, the end-to-end ones
 test-long: setup build guest kernel containerd ## Run the tests that repeat for long: many pods
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_LONG=1 $(GO) test -count=1 -timeout 40m -run '///many' ./test/cri
 
-test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel
+test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel, with templates and without
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full $(GO) test -count=1 -timeout 80m ./test/e2e
+	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full HYPER_TEST_TEMPLATES=off $(GO) test -count=1 -timeout 80m ./test/e2e
 
 race: ## Run the tests that need no VM under the race detector
 	$(GO) test -race -count=1 -timeout 20m $(HOST_PACKAGES)
