@@ -108,11 +108,13 @@ type Template struct {
 // Allowed values of Rootfs.By, QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.
 const (
 	// RootfsAuto is disks where an image of the layers is there, and else the share,
-	// while the image is built for the next container.
+	// while the image is built for the next container. Containers of pods have the
+	// share.
 	RootfsAuto = "auto"
 	// RootfsShare is always the share.
 	RootfsShare = "share"
-	// RootfsDisk is as RootfsAuto, but the container waits until the image is built.
+	// RootfsDisk is disks for containers of pods too, and the container waits until the
+	// image is built.
 	RootfsDisk = "disk"
 
 	MachineQ35     = "q35"

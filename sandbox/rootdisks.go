@@ -109,6 +109,8 @@ func (s *Sandbox) diskable(spec *specs.Spec, mounts []*types.Mount) (layers.Over
 	switch {
 	case c.Rootfs.By == config.RootfsShare:
 		return layers.Overlay{}, errors.New("the configuration says so")
+	case c.Rootfs.By == config.RootfsAuto && virtcontainers.RoleOf(spec.Annotations) != virtcontainers.Alone:
+		return layers.Overlay{}, errors.New("who runs the pod counts what its containers write to their snapshots")
 	case c.QEMU.Machine == config.MachineMicroVM:
 		return layers.Overlay{}, errors.New("a microvm takes no disks")
 	case hasUserNamespace(spec):

@@ -44,6 +44,7 @@ func overlayOf(t *testing.T) (mounts []*types.Mount, upper string) {
 
 func TestWhatCannotBeOnDisks(t *testing.T) {
 	readOnly := &specs.Spec{Root: &specs.Root{Path: "rootfs", Readonly: true}}
+	podSpec := &specs.Spec{Annotations: map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "s"}}
 	for _, test := range []struct {
 		name   string
 		config func(*config.Config)
@@ -57,6 +58,8 @@ func TestWhatCannotBeOnDisks(t *testing.T) {
 		{name: "a view", mounts: view, says: "nothing can be written"},
 		{name: "configured", config: func(c *config.Config) { c.Rootfs.By = config.RootfsShare }, says: "configuration"},
 		{name: "a microvm", config: func(c *config.Config) { c.QEMU.Machine = config.MachineMicroVM }, says: "microvm"},
+		{name: "a pod's", spec: podSpec, says: "pod"},
+		{name: "a pod's if configured", spec: podSpec, config: func(c *config.Config) { c.Rootfs.By = config.RootfsDisk }},
 		{name: "a user namespace", spec: &specs.Spec{Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.UserNamespace}}}}, says: "user namespace"},
 		{name: "a hook", spec: &specs.Spec{Hooks: &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/hook"}}}}, says: "hooks"},
 		{name: "a hook of the guest", spec: &specs.Spec{Hooks: &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/hook"}}}}},

@@ -120,15 +120,7 @@ func testBadConfiguration(t *testing.T, c *harness.Cell) {
 	}
 	t.Run("drop-in", func(t *testing.T) {
 		c.CheckLeaks(t)
-		dir := filepath.Join(c.Dir, "hyper.toml.d")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		mistake := filepath.Join(dir, "10-mistake.toml")
-		t.Cleanup(func() { os.Remove(mistake) })
-		if err := os.WriteFile(mistake, []byte("[sandbox]\ndebug = 3\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		c.DropInFor(t, "10-mistake.toml", "[sandbox]\ndebug = 3\n")
 		checkRefused(t, c, []string{"10-mistake.toml:2", "sandbox.debug", "true or false"})
 	})
 }

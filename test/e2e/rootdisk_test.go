@@ -29,15 +29,7 @@ const byShare, byDisk = "virtiofs\n", "overlay\n"
 // configuration says.
 func rootfsBy(t *testing.T, c *harness.Cell, by string, more ...string) {
 	t.Helper()
-	dir := filepath.Join(c.Dir, "hyper.toml.d")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	text := fmt.Sprintf("[rootfs]\nby = %q\n%s\n", by, strings.Join(more, "\n"))
-	if err := os.WriteFile(filepath.Join(dir, "rootfs.toml"), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	c.DropInFor(t, "10-rootfs.toml", fmt.Sprintf("[rootfs]\nby = %q\n%s\n", by, strings.Join(more, "\n")))
 }
 
 // forgetImages removes the images that earlier tests have had built.

@@ -130,14 +130,10 @@ func (c *Cell) ConfigureOnly(text string) error {
 const templatesVariable = "HYPER_TEST_TEMPLATES"
 
 // ConfigureTemplates writes a file beside the runtime's configuration by which the
-// cell has templates of its own, or none.
+// cell has templates of its own, or none, and images of layers of its own.
 func (c *Cell) ConfigureTemplates(enable bool) error {
-	dir := filepath.Join(c.Dir, "hyper.toml.d")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	text := fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n", enable, c.Templates())
-	return os.WriteFile(filepath.Join(dir, "00-templates.toml"), []byte(text), 0o644)
+	return c.DropIn("00-cell.toml", fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n[rootfs]\nlayers = %q\n",
+		enable, c.Templates(), c.LayersDir()))
 }
 
 // Templates is the directory of the cell's templates.
@@ -146,21 +142,17 @@ func (c *Cell) Templates() string { return filepath.Join(c.Dir, "templates") }
 // Guest is the cell's kernel and image.
 func (c *Cell) Guest() (kernel, image string) { return c.Parts.Kernel(c.kernel) }
 
-// GuestConfig chooses the cell's kernel, and a place for images of layers.
+// GuestConfig is the [guest] table that chooses the cell's kernel.
 func (c *Cell) GuestConfig() string {
 	if c.kernel == "" {
-		return c.rootfsConfig()
+		return ""
 	}
 	kernel, img := c.Guest()
-	return fmt.Sprintf("[guest]\nkernel = %q\nimage = %q\n", kernel, img) + c.rootfsConfig()
+	return fmt.Sprintf("[guest]\nkernel = %q\nimage = %q\n", kernel, img)
 }
 
 // LayersDir is where the runtime keeps images of layers.
 func (c *Cell) LayersDir() string { return filepath.Join(c.Dir, "layers") }
-
-func (c *Cell) rootfsConfig() string {
-	return fmt.Sprintf("[rootfs]\nlayers = %q\n", c.LayersDir())
-}
 
 // StartContainerd starts the cell's containerd, which must not run, and returns
 // when it serves.

@@ -19,12 +19,23 @@ const (
 // DropIn writes a file beside the runtime's configuration that is read after it,
 // and after those whose names come before.
 func (c *Cell) DropIn(name, text string) error {
-	dir := filepath.Join(c.Dir, "hyper.toml.d")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	file := c.dropIn(name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+	return os.WriteFile(file, []byte(text), 0o644)
 }
+
+// DropInFor is DropIn for as long as a test runs.
+func (c *Cell) DropInFor(t T, name, text string) {
+	t.Helper()
+	if err := c.DropIn(name, text); err != nil {
+		t.Fatalf("configuring the runtime: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(c.dropIn(name)) })
+}
+
+func (c *Cell) dropIn(name string) string { return filepath.Join(c.Dir, "hyper.toml.d", name) }
 
 // UseOCIRuntime makes runc's shim call another program in the place of runc.
 func (c *Cell) UseOCIRuntime(program string) error {
