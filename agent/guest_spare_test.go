@@ -65,7 +65,7 @@ func testSpareIsTaken(t *testing.T, g *testGuest) {
 	if first.GetStatus() != 0 || second.GetStatus() != 0 {
 		t.Fatalf("exited with %d and %d: %s%s", first.GetStatus(), second.GetStatus(), firstOut, secondOut)
 	}
-	if strings.Contains(firstOut, "spare.sock") {
+	if strings.Contains(firstOut, "socket") {
 		t.Errorf("the first container left the spare init:\n%s", firstOut)
 	}
 	if firstOut != secondOut {
@@ -81,11 +81,11 @@ func testSpareIsLeft(t *testing.T, g *testGuest) {
 		}
 	}
 	exit, out, _ := g.run(t, "joins", joins)
-	if exit.GetStatus() != 0 || !strings.Contains(out, "spare.sock") {
+	if exit.GetStatus() != 0 || !strings.Contains(out, "socket") {
 		t.Errorf("a container that joins a namespace exited with %d, and was not to take the spare init:\n%s", exit.GetStatus(), out)
 	}
 	exit, out, _ = g.run(t, "takes", lookingForSpare("takes"))
-	if exit.GetStatus() != 0 || strings.Contains(out, "spare.sock") {
+	if exit.GetStatus() != 0 || strings.Contains(out, "socket") {
 		t.Errorf("the next exited with %d, and was to take the spare init:\n%s", exit.GetStatus(), out)
 	}
 }

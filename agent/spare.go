@@ -23,11 +23,16 @@ func (a *Agent) startSpare(ctx context.Context) error {
 	if _, err := os.Lstat(reexec.SpareSocket); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(reexec.SpareSocket), 0o700); err != nil {
+	dir := filepath.Dir(reexec.SpareSocket)
+	err := os.MkdirAll(filepath.Dir(dir), 0o755)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return fmt.Errorf("starting a spare init: %w", err)
 	}
 	// The container must not find the agent's own program in /proc.
-	exe, err := exeseal.CloneSelfExe(filepath.Dir(reexec.SpareSocket))
+	exe, err := exeseal.CloneSelfExe(dir)
 	if err != nil {
 		return fmt.Errorf("starting a spare init: copying the agent's program: %w", err)
 	}

@@ -319,6 +319,26 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestWhatDoesNotRestIsLookedAtAgain reads a volume that changes during each reading.
+func TestWhatDoesNotRestIsLookedAtAgain(t *testing.T) {
+	c := newCopy(t, t.TempDir(), newReplica(t))
+	reads := 0
+	c.readTree = func(source string, w *watch) (tree, error) {
+		reads++
+		w.remind()
+		return readTree(source, w)
+	}
+	if err := c.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if reads != maxReads {
+		t.Errorf("it was read %d times, not %d", reads, maxReads)
+	}
+	if !c.watch.drain() {
+		t.Error("the last change is forgotten")
+	}
+}
+
 func TestFollowEndsWithItsContext(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	source, r := t.TempDir(), newReplica(t)

@@ -55,6 +55,14 @@ func (w *watch) drain() bool {
 	}
 }
 
+// remind has wait and drain find that something has happened.
+func (w *watch) remind() {
+	select {
+	case w.happened <- struct{}{}:
+	default: // nobody has looked since the last
+	}
+}
+
 // wait waits until something has happened and nothing more does, or ctx ends.
 func (w *watch) wait(ctx context.Context) error {
 	select {

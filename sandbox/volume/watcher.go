@@ -96,10 +96,7 @@ func (w *Watcher) tellLocked(descriptor int, mask uint32) {
 
 func notify(watches map[*watch]bool) {
 	for one := range watches {
-		select {
-		case one.happened <- struct{}{}:
-		default: // it has not looked since the last
-		}
+		one.remind()
 	}
 }
 
