@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,9 +112,7 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 		"-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=agent,name=hyper.agent")
 	var qemuErr bytes.Buffer
 	cmd.Stderr = &qemuErr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	startWithUs(t, cmd)
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -123,6 +123,25 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 	})
 	g.connect(t)
 	return g
+}
+
+// startWithUs starts a command that the kernel kills when this process ends, however
+// it does. That is told by the end of the thread which started it: so that thread
+// stays until the test has ended.
+func startWithUs(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- cmd.Start()
+		<-done
+	}()
+	t.Cleanup(func() { close(done) })
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
 }
 
 // reconnect ends the session and begins a new one.
