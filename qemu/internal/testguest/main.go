@@ -126,7 +126,7 @@ func do(words []string) (string, error) {
 		b, err := os.ReadFile(args[0])
 		return strings.TrimSpace(string(b)), err
 	case "write": // path text
-		return "", os.WriteFile(args[0], []byte(args[1]), 0o644)
+		return "", write(args[0], args[1])
 	case "fill": // path MiB
 		return "", fill(args[0], args[1])
 	case "remove": // path
