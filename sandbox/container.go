@@ -20,11 +20,16 @@ import (
 // Container is a container in the sandbox's guest.
 type Container struct {
 	id, bundle string
-	sandbox    *Sandbox
-	guest      *guest
-	plan       *virtcontainers.Plan
-	spec       *specs.Spec // as the bundle has it
-	log        *log.Entry
+	// place is the name of its directory in the share. No other container of the
+	// sandbox ever has it, also if it has the same id: for a second the guest would
+	// take the new directory for the one that it knows, and then unmount what it has
+	// mounted there.
+	place   string
+	sandbox *Sandbox
+	guest   *guest
+	plan    *virtcontainers.Plan
+	spec    *specs.Spec // as the bundle has it
+	log     *log.Entry
 	// sources is what the bundle's binds name; sockets are the ids of those of
 	// them that are unix sockets, and socketMessages what the guest is told.
 	sources        sources
@@ -248,7 +253,7 @@ func (c *Container) afterDelete(ctx context.Context) {
 	c.sandbox.sockets.remove(c.sockets)
 	c.releaseDisks(ctx)
 	c.releaseRootDisks()
-	if err := c.sandbox.share.drop(c.id); err != nil {
+	if err := c.sandbox.share.drop(c.place); err != nil {
 		c.log.WithError(err).Error("deleting a container")
 	}
 	if err := unmountRootfs(filepath.Join(c.bundle, rootfsDir)); err != nil {

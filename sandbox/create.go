@@ -72,6 +72,7 @@ func (s *Sandbox) read(ctx context.Context, o ContainerOptions) (*Container, err
 	}
 	c := &Container{
 		id:      o.ID,
+		place:   fmt.Sprintf("%s.%d", o.ID, s.placesMade.Add(1)),
 		bundle:  o.Bundle,
 		sandbox: s,
 		spec:    spec,
@@ -93,7 +94,7 @@ func (c *Container) makePlan(first bool) error {
 	c.plan, err = virtcontainers.NewPlan(c.spec, virtcontainers.Placement{
 		ID:           c.id,
 		Bundle:       c.bundle,
-		GuestDir:     guestDir(c.id),
+		GuestDir:     guestDir(c.place),
 		Role:         virtcontainers.RoleOf(c.spec.Annotations),
 		Sandbox:      c.sandbox.opts.ID,
 		First:        first,
@@ -154,14 +155,14 @@ func (c *Container) makeFiles(rootfs []*types.Mount) error {
 	if err := mountRootfs(rootfs, target); err != nil {
 		return err
 	}
-	if err := c.sandbox.share.add(c.id, c.plan.Mounts); err != nil {
+	if err := c.sandbox.share.add(c.place, c.plan.Mounts); err != nil {
 		c.undoRootfs(target)
 		return err
 	}
 	var err error
 	c.sockets, c.socketMessages, err = c.sandbox.sockets.add(c.deleting, c.plan.Sockets)
 	if err != nil {
-		if undo := c.sandbox.share.drop(c.id); undo != nil {
+		if undo := c.sandbox.share.drop(c.place); undo != nil {
 			c.log.WithError(undo).Error("undoing a container's mounts")
 		}
 		c.undoRootfs(target)

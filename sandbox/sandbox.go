@@ -60,6 +60,8 @@ type Sandbox struct {
 	endLife    context.CancelFunc
 	tasks      sync.WaitGroup
 	nextStream atomic.Uint64
+	// placesMade counts directories of containers in the share, ever.
+	placesMade atomic.Uint64
 	// rootfsMade counts root filesystems on disks, ever.
 	rootfsMade atomic.Uint64
 

@@ -49,19 +49,19 @@ func (s *share) remove() error {
 }
 
 // containerDir is a container's place on the host, guestDir in the guest.
-func (s *share) containerDir(id string) string { return filepath.Join(s.dir, id) }
-func guestDir(id string) string                { return filepath.Join(guestShare, id) }
+func (s *share) containerDir(place string) string { return filepath.Join(s.dir, place) }
+func guestDir(place string) string                { return filepath.Join(guestShare, place) }
 
 // add makes a container's directory and its mounts. When it fails nothing is
 // left behind.
-func (s *share) add(id string, mounts []virtcontainers.HostMount) (err error) {
-	dir := s.containerDir(id)
+func (s *share) add(place string, mounts []virtcontainers.HostMount) (err error) {
+	dir := s.containerDir(place)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("making the container's directory: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.drop(id))
+			err = errors.Join(err, s.drop(place))
 		}
 	}()
 	for _, m := range mounts {
@@ -73,8 +73,8 @@ func (s *share) add(id string, mounts []virtcontainers.HostMount) (err error) {
 }
 
 // drop undoes add. It may be called again.
-func (s *share) drop(id string) error {
-	dir := s.containerDir(id)
+func (s *share) drop(place string) error {
+	dir := s.containerDir(place)
 	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting the container's files: %w", err)
 	}
