@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hyperhq/hyper/sandbox/factory"
@@ -51,7 +52,8 @@ func (g *guest) tryUserNetwork(ctx context.Context) error {
 	return nil
 }
 
-// awaitUserNetwork waits until the namespace has an interface with a route.
+// awaitUserNetwork waits until the namespace has a way out: pasta adds the interface,
+// its address and the default route one after the other.
 func (g *guest) awaitUserNetwork(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, userNetworkTimeout)
 	defer cancel()
@@ -64,7 +66,7 @@ func (g *guest) awaitUserNetwork(ctx context.Context) error {
 	}()
 	there := false
 	err := g.network.ns.Follow(ctx, func(now virtcontainers.Network) {
-		if len(now.Interfaces) > 0 && len(now.Routes) > 0 {
+		if slices.ContainsFunc(now.Routes, isDefault) {
 			there = true
 			cancel()
 		}
@@ -74,6 +76,8 @@ func (g *guest) awaitUserNetwork(ctx context.Context) error {
 	}
 	return fmt.Errorf("waiting for the interface of user mode: %w", errors.Join(err, g.userNetwork.Err()))
 }
+
+func isDefault(r virtcontainers.Route) bool { return r.Destination.Bits() == 0 }
 
 // stopUserNetwork takes it away again, if there is one.
 func (g *guest) stopUserNetwork() {
