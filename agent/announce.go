@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -21,4 +23,30 @@ func openAnnouncements(protocol int, groups uint32) (*os.File, error) {
 		return nil, fmt.Errorf("binding a netlink socket for the kernel's announcements: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "announcements"), nil
+}
+
+// awaitDevice looks for a device whenever the kernel announces one, until look has
+// found it or fails, or ctx ends. hint is what to look at if it never comes.
+func awaitDevice(ctx context.Context, hint string, look func() (found bool, err error)) error {
+	if found, err := look(); found || err != nil {
+		return err
+	}
+	// Listen first, look second: what appears in between is announced.
+	events, err := openAnnouncements(unix.NETLINK_KOBJECT_UEVENT, 1)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { events.Close() })
+	defer stop()
+	// What the kernel says does not matter, only that something changed.
+	buf := make([]byte, 8<<10)
+	for {
+		if found, err := look(); found || err != nil {
+			return err
+		}
+		if _, err := events.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("%s (%w)", hint, errors.Join(err, context.Cause(ctx)))
+		}
+	}
 }

@@ -142,10 +142,13 @@ func (d foundDisk) addTo(spec *specs.Spec, node string) {
 	spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, all, some)
 }
 
+// missingDisk is what to look at if a disk never comes.
+const missingDisk = "no block device has this serial number: has the machine been given one, and the kernel its driver?"
+
 // findDisk finds the disk of a serial number in a directory of block devices. It
 // waits for the kernel to announce it, until ctx ends.
 func findDisk(ctx context.Context, class, serial string) (device blockDevice, err error) {
-	err = awaitDisk(ctx, func() (bool, error) {
+	err = awaitDevice(ctx, missingDisk, func() (bool, error) {
 		dir := lookupDisk(class, serial)
 		if dir == "" {
 			return false, nil
@@ -154,33 +157,6 @@ func findDisk(ctx context.Context, class, serial string) (device blockDevice, er
 		return true, err
 	})
 	return device, err
-}
-
-// awaitDisk looks for a disk whenever the kernel announces something, until it is
-// found or ctx ends.
-func awaitDisk(ctx context.Context, look func() (found bool, err error)) error {
-	if found, err := look(); found || err != nil {
-		return err
-	}
-	// Listen first, look second: what appears in between is announced.
-	events, err := openAnnouncements(unix.NETLINK_KOBJECT_UEVENT, 1)
-	if err != nil {
-		return err
-	}
-	defer events.Close()
-	stop := context.AfterFunc(ctx, func() { events.Close() })
-	defer stop()
-	// What the kernel says does not matter, only that something changed.
-	buf := make([]byte, 8<<10)
-	for {
-		if found, err := look(); found || err != nil {
-			return err
-		}
-		if _, err := events.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return fmt.Errorf("no block device has this serial number: has the machine been given one, and the kernel its driver? (%w)",
-				errors.Join(err, context.Cause(ctx)))
-		}
-	}
 }
 
 // lookupDisk gives the directory of the disk, or nothing if there is none yet.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,28 +24,13 @@ const (
 // findPort returns the device of the virtio-serial port with our name. It waits
 // for the kernel to announce it, until ctx ends.
 func findPort(ctx context.Context, class string) (string, error) {
-	if dev := lookupPort(class); dev != "" {
-		return dev, nil
-	}
-	// Listen first, look second: what appears in between is announced.
-	events, err := openAnnouncements(unix.NETLINK_KOBJECT_UEVENT, 1)
-	if err != nil {
-		return "", err
-	}
-	defer events.Close()
-	stop := context.AfterFunc(ctx, func() { events.Close() })
-	defer stop()
-	// What the kernel says does not matter, only that something changed.
-	buf := make([]byte, 8<<10)
-	for {
-		if dev := lookupPort(class); dev != "" {
-			return dev, nil
-		}
-		if _, err := events.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return "", fmt.Errorf("no virtio-serial port is named %q: has the machine a virtserialport of that name, and the kernel its driver? (%w)",
-				portName, errors.Join(err, context.Cause(ctx)))
-		}
-	}
+	dev := ""
+	hint := fmt.Sprintf("no virtio-serial port is named %q: has the machine a virtserialport of that name, and the kernel its driver?", portName)
+	err := awaitDevice(ctx, hint, func() (bool, error) {
+		dev = lookupPort(class)
+		return dev != "", nil
+	})
+	return dev, err
 }
 
 func lookupPort(class string) string {

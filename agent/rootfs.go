@@ -90,7 +90,7 @@ func openRootDisk(ctx context.Context, serial string) (node string, err error) {
 	if err := os.MkdirAll(nodesDir, 0o700); err != nil {
 		return "", fmt.Errorf("making a directory for nodes of disks: %w", err)
 	}
-	err = awaitDisk(ctx, func() (bool, error) {
+	err = awaitDevice(ctx, missingDisk, func() (bool, error) {
 		dir := lookupDisk(blockClass, serial)
 		if dir == "" {
 			return false, nil

@@ -19,30 +19,18 @@ const shareTimeout = 15 * time.Second
 // mountShare mounts a virtio-fs device, for whose announcement by the kernel it
 // waits, until ctx ends.
 func mountShare(ctx context.Context, m *agentv1.Mount) error {
-	err := mount(m)
-	if !errors.Is(err, unix.EINVAL) {
-		return err // or EINVAL: there is no device of this tag
-	}
 	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 	defer cancel()
-	// Listen first, look second: what appears in between is announced.
-	events, err := openAnnouncements(unix.NETLINK_KOBJECT_UEVENT, 1)
-	if err != nil {
-		return err
-	}
-	defer events.Close()
-	stop := context.AfterFunc(ctx, func() { events.Close() })
-	defer stop()
-	// What the kernel says does not matter, only that something changed.
-	buf := make([]byte, 8<<10)
-	for {
-		err := mount(m)
-		if !errors.Is(err, unix.EINVAL) {
-			return err
+	var failed error
+	err := awaitDevice(ctx, "has the machine a virtio-fs device of this tag, and the kernel its driver?", func() (bool, error) {
+		failed = mount(m)
+		if errors.Is(failed, unix.EINVAL) {
+			return false, nil // there is no device of this tag, yet
 		}
-		if _, lost := events.Read(buf); lost != nil && !errors.Is(lost, unix.ENOBUFS) {
-			return fmt.Errorf("%w: has the machine a virtio-fs device of this tag, and the kernel its driver? (%w)",
-				err, errors.Join(lost, context.Cause(ctx)))
-		}
+		return true, failed
+	})
+	if err != nil && errors.Is(failed, unix.EINVAL) {
+		return fmt.Errorf("%w: %w", failed, err)
 	}
+	return err
 }
