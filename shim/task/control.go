@@ -60,11 +60,12 @@ func (s *Service) Kill(ctx context.Context, id, execID string, signal uint32, al
 	if signal > maxSignal {
 		return fmt.Errorf("signal %s of %s: there is no signal %d: %w", p.name(), id, signal, errdefs.ErrInvalidArgument)
 	}
-	st := p.state()
-	switch {
-	case st == Stopped:
+	if !p.beginSignal() {
 		return fmt.Errorf("signal %s of %s: it has stopped: %w", p.name(), id, errdefs.ErrNotFound)
-	case st == Created && execID != "":
+	}
+	defer p.endSignal()
+	switch {
+	case execID != "" && p.state() == Created:
 		return fmt.Errorf("signal %s of %s: it has not been started: %w", p.name(), id, errdefs.ErrFailedPrecondition)
 	case all && execID == "":
 		err = c.guest.Signal(ctx, signal)

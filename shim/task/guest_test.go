@@ -25,6 +25,8 @@ type host struct {
 	ooms  chan string
 	block chan struct{} // not nil: CreateContainer waits for it
 	holds bool          // exits are not told before all output is read
+	// answers, if not nil, holds back the answers to signals until it is closed.
+	answers chan struct{}
 
 	mu      sync.Mutex
 	all     []*hostProcess
@@ -142,6 +144,7 @@ type hostProcess struct {
 	done           chan struct{}
 	after          func()
 	holds          bool
+	answers        chan struct{}
 
 	mu    sync.Mutex
 	state State
@@ -149,7 +152,7 @@ type hostProcess struct {
 }
 
 func (h *host) process(args []string, s Streams) (*hostProcess, error) {
-	p := &hostProcess{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{}), holds: h.holds}
+	p := &hostProcess{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{}), holds: h.holds, answers: h.answers}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	if s.Stdin {
 		r, w, err := os.Pipe()
@@ -232,7 +235,7 @@ func (p *hostProcess) end(e Exit) {
 
 // vanish is what happens to a process when its machine dies.
 func (p *hostProcess) vanish() {
-	_ = p.Signal(context.Background(), uint32(unix.SIGKILL))
+	_ = p.signal(uint32(unix.SIGKILL))
 	p.end(Exit{Status: killed, At: time.Now()})
 	p.release()
 }
@@ -269,6 +272,14 @@ func (p *hostProcess) freeze(sig syscall.Signal, s State) error {
 }
 
 func (p *hostProcess) Signal(_ context.Context, signal uint32) error {
+	err := p.signal(signal)
+	if p.answers != nil {
+		<-p.answers
+	}
+	return err
+}
+
+func (p *hostProcess) signal(signal uint32) error {
 	switch p.State() {
 	case Stopped:
 		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)

@@ -11,8 +11,12 @@ import (
 	"github.com/hyperhq/hyper/shim/stdio"
 )
 
-// killed is the status of a process whose end nobody saw: 128 + SIGKILL.
-const killed = 137
+const (
+	// killed is the status of a process whose end nobody saw: 128 + SIGKILL.
+	killed = 137
+	// signalsLate is how long an exit is held back for the answers to signals.
+	signalsLate = time.Second
+)
 
 // process is a container's init or an exec.
 type process struct {
@@ -38,6 +42,10 @@ type process struct {
 	exited   bool // nothing can be started any more
 	deleting bool
 	dying    bool // it has been killed: see awaitDeath
+	// signals are those on their way; no more begin once quiet is there, which is
+	// closed when the last one has been answered.
+	signals int
+	quiet   chan struct{}
 }
 
 func newProcess(ctx context.Context, id string, c stdio.Config, s *stdio.Stdio, guest Process) *process {
@@ -164,8 +172,47 @@ func (p *process) awaitDeath() {
 	}
 }
 
+// beginSignal reports whether the process can still be signalled. If so,
+// endSignal must follow.
+func (p *process) beginSignal() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.quiet != nil {
+		return false
+	}
+	p.signals++
+	return true
+}
+
+func (p *process) endSignal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.signals--; p.signals == 0 && p.quiet != nil {
+		close(p.quiet)
+	}
+}
+
+// hush refuses signals from here on and waits for the answers to those on their
+// way. Whoever hears of the exit may end the shim, and with it the connection on
+// which another awaits the answer to the signal that brought the exit about.
+func (p *process) hush() {
+	p.mu.Lock()
+	p.quiet = make(chan struct{})
+	if p.signals == 0 {
+		close(p.quiet)
+	}
+	p.mu.Unlock()
+	timer := time.NewTimer(signalsLate)
+	defer timer.Stop()
+	select {
+	case <-p.quiet:
+	case <-timer.C:
+	}
+}
+
 // finish makes the exit known; publish comes first.
 func (p *process) finish(e Exit, publish func()) {
+	p.hush()
 	p.mu.Lock()
 	p.exit = e
 	p.mu.Unlock()

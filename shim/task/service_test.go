@@ -430,6 +430,32 @@ func TestKilledWithoutAReader(t *testing.T) {
 	f.wait("c", "by itself", 0)
 }
 
+// TestAKillIsAnsweredBeforeTheExitIsTold: containerd, once it hears of the exit,
+// may end the shim, and the one who killed would find the connection closed.
+func TestAKillIsAnsweredBeforeTheExitIsTold(t *testing.T) {
+	f := newFixture(t, map[string][]string{"c": {"sleep", "60"}})
+	f.host.answers = make(chan struct{})
+	f.create("c", stdio.Config{})
+	f.start("c", "")
+	answered := make(chan error, 1)
+	go func() { answered <- f.Kill(t.Context(), "c", "", uint32(unix.SIGKILL), false) }()
+	c, err := f.container("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.init.guest.Done()
+	ctx, cancel := context.WithTimeout(t.Context(), signalsLate/4)
+	defer cancel()
+	if e, err := f.Wait(ctx, "c", ""); err == nil {
+		t.Errorf("the exit with %d was told before the kill was answered", e.Status)
+	}
+	close(f.host.answers)
+	if err := <-answered; err != nil {
+		t.Errorf("the kill: %v", err)
+	}
+	f.wait("c", "", killed)
+}
+
 func TestDeleteOfACreatedTask(t *testing.T) {
 	f := newFixture(t, map[string][]string{"c": {"true"}})
 	f.create("c", stdio.Config{Stdin: f.fifo("in"), Stdout: f.fifo("out")})
