@@ -167,21 +167,26 @@ func (y *memory) extra(mib uint64) (uint64, error) {
 func (m *machine) awaitMemory(ctx context.Context, extra uint64) (uint64, error) {
 	look := time.NewTicker(lookInterval)
 	defer look.Stop()
-	for {
-		size, err := m.monitor.MemoryTaken(ctx, growthDevice)
-		if err != nil {
-			return 0, err
-		}
-		have := size >> 20
-		if have >= extra {
-			return have, nil
-		}
+	have, err := m.memoryTaken(ctx)
+	for err == nil && have < extra {
 		select {
 		case <-look.C:
 		case <-m.proc.Done():
 			return 0, errEnded
 		case <-ctx.Done():
+		}
+		var now uint64
+		if now, err = m.memoryTaken(ctx); err == nil {
+			have = now
+		} else if ctx.Err() != nil {
 			return have, fmt.Errorf("the guest has %d MiB and takes no more: %w", m.memory.baseMiB+have, ctx.Err())
 		}
 	}
+	return have, err
+}
+
+// memoryTaken is how much of what was added the guest uses, in MiB.
+func (m *machine) memoryTaken(ctx context.Context) (uint64, error) {
+	size, err := m.monitor.MemoryTaken(ctx, growthDevice)
+	return size >> 20, err
 }

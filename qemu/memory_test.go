@@ -79,7 +79,7 @@ func TestMemoryErrors(t *testing.T) {
 		t.Errorf("a size below the first = %d, %v", got, err)
 	}
 	// The guest halts and takes nothing.
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	got, err := vm.ResizeMemory(ctx, spec.MaxMemoryMiB)
 	checkError(t, err, context.DeadlineExceeded, "takes no more")
