@@ -84,7 +84,8 @@ func (g *guest) run() {
 		g.fail(err)
 		return
 	}
-	g.sandbox.log.WithFields(phases.fields()).Info("guest is ready")
+	phases.ready()
+	g.tell(phases)
 	close(g.ready)
 
 	var followers sync.WaitGroup
@@ -109,6 +110,15 @@ func (g *guest) run() {
 	}
 	if err := g.machine.Err(); err != nil && g.sandbox.life.Err() == nil {
 		g.sandbox.log.WithError(err).Error("the virtual machine ended")
+	}
+}
+
+// tell says how the start went, to the log and to whoever looks at the sandbox.
+func (g *guest) tell(phases *phases) {
+	o := g.sandbox.opts
+	g.sandbox.log.WithFields(phases.fields()).Info("guest is ready")
+	if err := phases.record(o.Namespace, o.ID).Write(filepath.Join(o.Dir, record.StartFile)); err != nil {
+		g.sandbox.log.WithError(err).Warn("nobody can look up how the sandbox started")
 	}
 }
 
@@ -141,8 +151,8 @@ func (g *guest) boot(phases *phases) error {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
 	g.machine = machine
-	phases.steps["cloned"] = machine.Cloned
-	if err := recordProcesses(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
+	phases.cloned = machine.Cloned
+	if err := recordProcesses(filepath.Join(s.opts.Dir, record.PidsFile), machine.Processes()); err != nil {
 		g.kill()
 		return err
 	}

@@ -6,26 +6,28 @@ import (
 	"github.com/containerd/log"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/record"
 )
 
-// maxGuestPhases bounds what is logged of a guest's own account of its boot.
+// maxGuestPhases bounds what is told of a guest's own account of its boot.
 const maxGuestPhases = 16
 
 // phases measures the steps of a boot, in milliseconds each.
 type phases struct {
 	begin, last time.Time
-	steps       log.Fields
+	cloned      bool
+	steps       map[string]float64
 }
 
 func newPhases() *phases {
 	now := time.Now()
-	return &phases{begin: now, last: now, steps: log.Fields{}}
+	return &phases{begin: now, last: now, steps: make(map[string]float64)}
 }
 
 // end names the step that ended now.
 func (p *phases) end(name string) {
 	now := time.Now()
-	p.steps[name+"_ms"] = milliseconds(now.Sub(p.last))
+	p.steps[name] = milliseconds(now.Sub(p.last))
 	p.last = now
 }
 
@@ -33,13 +35,29 @@ func (p *phases) end(name string) {
 func (p *phases) guest(list []*agentv1.Phase) {
 	for _, phase := range list[:min(len(list), maxGuestPhases)] {
 		at := time.Duration(min(phase.GetAtUs(), 1<<40)) * time.Microsecond
-		p.steps["guest_"+printable(phase.GetName(), 32)+"_at_ms"] = milliseconds(at)
+		p.steps["guest_"+printable(phase.GetName(), 32)+"_at"] = milliseconds(at)
 	}
 }
 
+// ready ends the measurement: the guest can be used.
+func (p *phases) ready() { p.steps["boot"] = milliseconds(time.Since(p.begin)) }
+
+// fields are the phases for the log.
 func (p *phases) fields() log.Fields {
-	p.steps["boot_ms"] = milliseconds(time.Since(p.begin))
-	return p.steps
+	fields := log.Fields{"cloned": p.cloned}
+	for name, ms := range p.steps {
+		fields[name+"_ms"] = ms
+	}
+	return fields
+}
+
+// record are the phases for whoever looks at the sandbox later.
+func (p *phases) record(namespace, id string) *record.Start {
+	from := record.Boot
+	if p.cloned {
+		from = record.Template
+	}
+	return &record.Start{Namespace: namespace, Sandbox: id, From: from, Ready: time.Now(), Phases: p.steps}
 }
 
 func milliseconds(d time.Duration) float64 {

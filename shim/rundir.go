@@ -18,13 +18,11 @@ import (
 // defaultRunRoot is where servers have their run directories.
 const defaultRunRoot = "/run/hyper"
 
-// The files in a run directory: see the package's comment.
+// The files in a run directory beside those that package record names: see the
+// package's comment.
 const (
-	pidFile     = "shim.pid"
 	addressFile = "address"
 	closingFile = "closing"
-	sandboxDir  = "sandbox"
-	pidsFile    = "pids"
 )
 
 // runRoot is $HYPER_RUN_DIR or defaultRunRoot.
@@ -84,14 +82,14 @@ func findRunDirs(root, address string) ([]runDir, error) {
 func (d runDir) file(name string) string { return filepath.Join(string(d), name) }
 
 // sandbox is the directory of the sandbox.
-func (d runDir) sandbox() string { return d.file(sandboxDir) }
+func (d runDir) sandbox() string { return d.file(record.SandboxDir) }
 
 // pids is the record of the sandbox's processes.
-func (d runDir) pids() string { return filepath.Join(d.sandbox(), pidsFile) }
+func (d runDir) pids() string { return filepath.Join(d.sandbox(), record.PidsFile) }
 
 // server returns a handle of the server, nil if it is gone.
 func (d runDir) server() (*record.Handle, error) {
-	rs, err := record.Read(d.file(pidFile))
+	rs, err := record.Read(d.file(record.ShimFile))
 	if err != nil || len(rs) == 0 {
 		return nil, err
 	}
@@ -104,7 +102,7 @@ func (d runDir) recordServer(pid int) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(d.file(pidFile), r.String()+"\n")
+	return writeFile(d.file(record.ShimFile), r.String()+"\n")
 }
 
 // close marks that the server has begun to end.

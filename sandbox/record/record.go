@@ -1,7 +1,8 @@
 // Package record is how a sandbox's processes are written down and found again by
 // whoever ends them after a crash: a file with a line for each process,
 // "<pid> <start time in clock ticks> <name>". The start time tells a process from
-// a later one with its id; what is opened by it is held by a pidfd.
+// a later one with its id; what is opened by it is held by a pidfd. Beside it stands
+// how the sandbox started, for whoever looks later.
 package record
 
 import (

@@ -160,6 +160,7 @@ func suite() []test {
 		{name: "ctr/attach", run: testCtrAttach},
 		{name: "nerdctl/use", run: testNerdctl},
 		{name: "ctr/runtime info", run: testRuntimeInfo, vm: true},
+		{name: "hyperctl/list and metrics", run: testHyperctl, vm: true},
 
 		{name: "faults/killed", run: testKilled, vm: true},
 		{name: "faults/killed while containerd is down", run: testKilledWhileDown, vm: true},
