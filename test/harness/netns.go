@@ -128,10 +128,19 @@ func (n *NetNS) Address(t T, name string, addresses ...string) {
 }
 
 // onOwnThread runs a function on a thread that ends with it.
+//
+// It is never the process's first thread. That one cannot end, and /proc/<pid>, of
+// which tests open the node's network, shows its namespaces as the process's.
 func onOwnThread(do func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocks
+		runtime.LockOSThread() // and never unlocks, but the first one
+		if unix.Gettid() == os.Getpid() {
+			// Held here, the first thread cannot be given to the next goroutine.
+			done <- onOwnThread(do)
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- do()
 	}()
 	return <-done
