@@ -20,7 +20,6 @@ import (
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
-	"github.com/hyperhq/hyper/sandbox/usernet"
 )
 
 // CgroupFile names the file in a sandbox's directory that holds the pod's cgroup,
@@ -55,7 +54,7 @@ type guest struct {
 	session              *channel.Session
 	agent                *agentClient
 	network              *guestNetwork
-	userNetwork          *usernet.Daemon // nil but in a pod on the host's network
+	userNetwork          *userNetwork // nil but in a pod on the host's network
 	disks                disks
 	cgroup               *cgroup.Group // nil if the processes stay where they are
 	kernel, version      string        // of the guest's kernel and agent, as they say
@@ -94,6 +93,9 @@ func (g *guest) run() {
 	followers.Go(func() { g.sandbox.forwardEvents(following, g) })
 	followers.Go(func() { g.network.follow(following) })
 	followers.Go(func() { g.forwardLoopback(following, g.network.file) })
+	if g.userNetwork != nil {
+		followers.Go(func() { g.userNetwork.keep(following) })
+	}
 	select {
 	case <-g.machine.Done():
 	case <-g.session.Done():
@@ -104,7 +106,6 @@ func (g *guest) run() {
 	g.session.Close()
 	stop()
 	followers.Wait()
-	g.stopUserNetwork()
 	if err := g.network.close(); err != nil {
 		g.sandbox.log.WithError(err).Warn("releasing the sandbox's network")
 	}
@@ -244,7 +245,8 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		return err
 	}
 	if g.pod.HostNetwork {
-		g.startUserNetwork(ctx)
+		g.userNetwork = &userNetwork{guest: g, log: g.sandbox.log}
+		g.userNetwork.start(ctx)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/config"
+	"github.com/hyperhq/hyper/qemu/process/thread"
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 )
@@ -86,21 +86,15 @@ func (b *builder) begin(kind factory.Kind) error {
 // startOutside starts a command in the mount namespace that the pod's mounts are not
 // in: it would keep them.
 func (b *builder) startOutside(cmd *exec.Cmd) error {
-	started := make(chan error, 1)
-	go func() {
-		// The goroutine ends locked, and takes its thread along, which is elsewhere.
-		runtime.LockOSThread()
-		started <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("leave the other threads' root: %w", err)
-			}
-			if err := unix.Setns(int(b.mounts.Fd()), unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("enter containerd's mount namespace: %w", err)
-			}
-			return cmd.Start()
-		}()
-	}()
-	return <-started
+	return thread.Do(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("leave the other threads' root: %w", err)
+		}
+		if err := unix.Setns(int(b.mounts.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter containerd's mount namespace: %w", err)
+		}
+		return cmd.Start()
+	})
 }
 
 // buildTemplate is the builder: it builds what it is told on in.

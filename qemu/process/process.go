@@ -8,13 +8,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 const (
@@ -105,7 +106,7 @@ func Start(spec Spec) (*Process, error) {
 
 	p := &Process{name: filepath.Base(spec.Path), log: NewTail(logLimit), done: make(chan struct{})}
 	started := make(chan error)
-	go p.run(spec, append([]*os.File{null, w, w}, spec.Files...), r, started)
+	thread.Go(func() { p.run(spec, append([]*os.File{null, w, w}, spec.Files...), r, started) })
 	if err := <-started; err != nil {
 		return nil, startError(spec, err)
 	}
@@ -113,14 +114,8 @@ func Start(spec Spec) (*Process, error) {
 }
 
 // run forks the process and waits for it, on one thread that does nothing else:
-// the process dies when this thread does.
+// the process dies when this thread does, which may be confined or elsewhere.
 func (p *Process) run(spec Spec, files []*os.File, output *os.File, started chan<- error) {
-	runtime.LockOSThread()
-	if spec.User == nil && spec.NetNS == nil {
-		// Otherwise the goroutine ends locked and takes its thread along, which is
-		// confined or elsewhere.
-		defer runtime.UnlockOSThread()
-	}
 	proc, err := fork(spec, files)
 	if err != nil {
 		output.Close()

@@ -15,11 +15,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 // Listener has the connections to a namespace's loopback, to whatever TCP port.
@@ -104,27 +105,18 @@ func (l *Listener) Close() error {
 // listenIn makes the sockets in the namespace: they stay there, wherever they are
 // used.
 func listenIn(namespace *os.File) ([]*net.TCPListener, error) {
-	type result struct {
-		listeners []*net.TCPListener
-		err       error
-	}
-	results := make(chan result)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
+	var listeners []*net.TCPListener
+	err := thread.Do(func() (err error) {
 		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			results <- result{err: fmt.Errorf("entering the network namespace: %w", err)}
-			return
+			return fmt.Errorf("entering the network namespace: %w", err)
 		}
 		if err := loopbackUp(); err != nil {
-			results <- result{err: err}
-			return
+			return err
 		}
-		listeners, err := listenHere()
-		results <- result{listeners, err}
-	}()
-	r := <-results
-	return r.listeners, r.err
+		listeners, err = listenHere()
+		return err
+	})
+	return listeners, err
 }
 
 // loopbackUp sets the loopback up, as nobody may have in a namespace that is new.

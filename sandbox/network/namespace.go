@@ -5,14 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 // requestTimeout bounds a request to the kernel. It answers in microseconds, but
@@ -114,32 +114,12 @@ func (n *Namespace) use(do func(*netlink.Handle) error) error {
 	return do(n.netlink)
 }
 
-// inside calls do on a thread that has entered the namespace. The thread is never
-// unlocked, so that it ends with its goroutine and nothing else runs there.
+// inside calls do on a thread that has entered the namespace, and ends there.
 func (n *Namespace) inside(do func() error) error {
-	return onDisposableThread(func() error {
+	return thread.Do(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("entering the network namespace %s: %w", n.path, err)
 		}
 		return do()
 	})
-}
-
-// onDisposableThread calls do on a thread that ends afterwards.
-//
-// It is never the process's first thread. That one cannot end, and /proc/<pid>
-// shows its namespaces as the process's.
-func onDisposableThread(do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if syscall.Gettid() == syscall.Getpid() {
-			// Held here, the first thread cannot be given to the next goroutine.
-			done <- onDisposableThread(do)
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- do()
-	}()
-	return <-done
 }

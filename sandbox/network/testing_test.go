@@ -11,6 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,7 +24,7 @@ func newNamespace(t *testing.T) *Namespace {
 		t.Skip("making network namespaces needs root")
 	}
 	var file *os.File
-	err := onDisposableThread(func() (err error) {
+	err := thread.Do(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return os.NewSyscallError("unshare", err)
 		}

@@ -5,12 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 // NetNS is a network namespace that a test has made, or has opened.
@@ -24,7 +25,7 @@ type NetNS struct {
 func NewNetNS(t T) *NetNS {
 	t.Helper()
 	var file *os.File
-	err := onOwnThread(func() error {
+	err := thread.Do(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			file, err = os.Open("/proc/thread-self/ns/net")
@@ -71,7 +72,7 @@ func (n *NetNS) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid()
 
 // Do runs a function in the namespace. Sockets that it makes stay there.
 func (n *NetNS) Do(do func() error) error {
-	return onOwnThread(func() error {
+	return thread.Do(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("entering a network namespace: %w", err)
 		}
@@ -125,14 +126,4 @@ func (n *NetNS) Address(t T, name string, addresses ...string) {
 	if err != nil {
 		t.Fatalf("setting up %s: %v", name, err)
 	}
-}
-
-// onOwnThread runs a function on a thread that ends with it.
-func onOwnThread(do func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocks
-		done <- do()
-	}()
-	return <-done
 }
