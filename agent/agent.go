@@ -200,6 +200,9 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
 		return nil, err
 	}
+	if err := a.volumes.bindMemory(id, req.GetMemoryVolumes()); err != nil {
+		return nil, err
+	}
 	disks, err := findDisks(ctx, req.GetDisks())
 	if err != nil {
 		return nil, err

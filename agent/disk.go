@@ -117,7 +117,11 @@ func validateDisk(d *agentv1.Disk) error {
 }
 
 func isSerial(s string) bool {
-	return s != "" && len(s) <= maxSerial && !strings.ContainsFunc(s, func(c rune) bool {
+	return len(s) <= maxSerial && isAlphanumeric(s)
+}
+
+func isAlphanumeric(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9')
 	})
 }

@@ -19,13 +19,17 @@ import (
 // maxVolumes is how many volumes containers may have together.
 const maxVolumes = 4096
 
-// volumes are the tmpfs in which the host keeps copies of its own volumes.
+// volumes are the tmpfs in which the host keeps copies of its own volumes, and those
+// that are memory of the guest.
 type volumes struct {
-	mu    sync.Mutex
-	owner map[string]string // container by target
+	mu     sync.Mutex
+	owner  map[string]string // container by target
+	memory map[string]uint64 // size in bytes by id
 }
 
-func newVolumes() *volumes { return &volumes{owner: map[string]string{}} }
+func newVolumes() *volumes {
+	return &volumes{owner: map[string]string{}, memory: map[string]uint64{}}
+}
 
 // change makes changes in a volume, which it makes if that is asked for. The
 // container's processes may change it at the same time: no path is followed out
@@ -56,12 +60,8 @@ func (v *volumes) change(req *agentv1.ChangeVolumeRequest) error {
 
 // makeLocked makes a volume that is empty.
 func (v *volumes) makeLocked(container, target string, size uint64) error {
-	if err := validateID("container id", container); err != nil {
+	if err := validateTarget(container, target); err != nil {
 		return err
-	}
-	home := filepath.Join(volumesDir, container) + "/"
-	if filepath.Clean(target) != target || !strings.HasPrefix(target, home) {
-		return fmt.Errorf("volume at %q: want a clean path below %s: %w", target, home, errdefs.ErrInvalidArgument)
 	}
 	if _, there := v.owner[target]; there {
 		if err := unmount(target); err != nil {
@@ -80,6 +80,17 @@ func (v *volumes) makeLocked(container, target string, size uint64) error {
 		return err
 	}
 	v.owner[target] = container
+	return nil
+}
+
+func validateTarget(container, target string) error {
+	if err := validateID("container id", container); err != nil {
+		return err
+	}
+	home := filepath.Join(volumesDir, container) + "/"
+	if filepath.Clean(target) != target || !strings.HasPrefix(target, home) {
+		return fmt.Errorf("volume at %q: want a clean path below %s: %w", target, home, errdefs.ErrInvalidArgument)
+	}
 	return nil
 }
 

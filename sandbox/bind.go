@@ -31,9 +31,7 @@ func bindPrivately(m virtcontainers.HostMount, target string) error {
 		return fmt.Errorf("making the bind of %s private: %w", m.Source, err)
 	}
 	if m.ReadOnly {
-		// The uppermost mount only, as mount(8) does.
-		readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &readOnly); err != nil {
+		if err := makeReadOnly(tree, ""); err != nil {
 			return fmt.Errorf("making the bind of %s read-only: %w", m.Source, err)
 		}
 	}
@@ -41,4 +39,11 @@ func bindPrivately(m virtcontainers.HostMount, target string) error {
 		return fmt.Errorf("binding %s for the container: %w", m.Source, err)
 	}
 	return nil
+}
+
+// makeReadOnly makes a mount read-only and all that is mounted below it: to the guest
+// they are one, and read-only for the container.
+func makeReadOnly(dir int, path string) error {
+	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	return unix.MountSetattr(dir, path, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &readOnly)
 }

@@ -92,19 +92,20 @@ func (s *Sandbox) read(ctx context.Context, o ContainerOptions) (*Container, err
 func (c *Container) makePlan(first bool) error {
 	var err error
 	c.plan, err = virtcontainers.NewPlan(c.spec, virtcontainers.Placement{
-		ID:           c.id,
-		Bundle:       c.bundle,
-		GuestDir:     guestDir(c.place),
-		Role:         virtcontainers.RoleOf(c.spec.Annotations),
-		Sandbox:      c.sandbox.opts.ID,
-		First:        first,
-		NoPause:      c.sandbox.booted,
-		GuestSHM:     guestSHM,
-		Etc:          c.sandbox.etc,
-		BlockDevices: c.sources.blockDevices,
-		GuestRootfs:  c.guestRootfs(),
-		GuestVolumes: path.Join(guestVolumes, c.id),
-		Sources:      c.sources.kinds,
+		ID:            c.id,
+		Bundle:        c.bundle,
+		GuestDir:      guestDir(c.place),
+		Role:          virtcontainers.RoleOf(c.spec.Annotations),
+		Sandbox:       c.sandbox.opts.ID,
+		First:         first,
+		NoPause:       c.sandbox.booted,
+		GuestSHM:      guestSHM,
+		Etc:           c.sandbox.etc,
+		BlockDevices:  c.sources.blockDevices,
+		GuestRootfs:   c.guestRootfs(),
+		GuestVolumes:  path.Join(guestVolumes, c.id),
+		Sources:       c.sources.kinds,
+		MemoryVolumes: c.sources.memory,
 	})
 	if err != nil {
 		return err
@@ -209,12 +210,13 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 		return err
 	}
 	request := &agentv1.CreateContainerRequest{
-		ContainerId: c.id,
-		Spec:        spec,
-		Streams:     c.init.streams.request(stdio, c.plan.Guest.Process),
-		Disks:       c.guestDisks(),
-		Sockets:     c.socketMessages,
-		Rootfs:      c.rootfsMessage(),
+		ContainerId:   c.id,
+		Spec:          spec,
+		Streams:       c.init.streams.request(stdio, c.plan.Guest.Process),
+		Disks:         c.guestDisks(),
+		Sockets:       c.socketMessages,
+		Rootfs:        c.rootfsMessage(),
+		MemoryVolumes: memoryMessages(c.plan.Memory),
 	}
 	copies, err := c.copyVolumes(ctx, agent)
 	if err != nil {

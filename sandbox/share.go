@@ -124,6 +124,12 @@ func makeMount(m virtcontainers.HostMount, target string) error {
 	if err := (&mount.Mount{Type: m.Type, Source: m.Source, Options: options}).Mount(target); err != nil {
 		return fmt.Errorf("mounting %s (%s) for the container: %w", m.Source, m.Type, err)
 	}
+	if m.ReadOnly {
+		// A host before Linux 5.12 has only the uppermost mount read-only.
+		if err := makeReadOnly(unix.AT_FDCWD, target); err != nil && !errors.Is(err, unix.ENOSYS) {
+			return fmt.Errorf("making the mount of %s read-only for the container: %w", m.Source, err)
+		}
+	}
 	return nil
 }
 

@@ -44,6 +44,23 @@ func printInfo(r io.Reader, w io.Writer) error {
 	return err
 }
 
+// mountOptions are those of mounts that are not just passed on to the file system.
+func mountOptions() []string {
+	options := []string{
+		"bind", "rbind", "defaults", "remount", "tmpcopyup",
+		"private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable",
+		"async", "sync", "dirsync", "lazytime", "nolazytime", "iversion", "noiversion", "loud", "silent", "mand", "nomand", "acl", "noacl",
+	}
+	// Each also with all that is mounted below.
+	for _, o := range []string{
+		"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime", "diratime", "nodiratime",
+		"relatime", "norelatime", "strictatime", "nostrictatime", "symfollow", "nosymfollow",
+	} {
+		options = append(options, o, "r"+o)
+	}
+	return options
+}
+
 // runtimeFeatures is what holds for every guest. What is left out is unknown,
 // not denied.
 func runtimeFeatures() features.Features {
@@ -51,6 +68,7 @@ func runtimeFeatures() features.Features {
 	return features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
+		MountOptions:  mountOptions(),
 		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		Linux: &features.Linux{
 			Namespaces: []string{"cgroup", "ipc", "mount", "network", "pid", "user", "uts"},

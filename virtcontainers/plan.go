@@ -23,6 +23,8 @@ type Plan struct {
 	// Sockets and Copies are binds that the share cannot carry. The agent makes
 	// them in the guest, below Placement.GuestVolumes.
 	Sockets, Copies []Volume
+	// Memory are binds of volumes that the guest has in its own memory, there too.
+	Memory []PlannedMemory
 	// Hooks run on the host.
 	Hooks HostHooks
 	// Pod is what the machine itself is to be, of the container that brings it.
@@ -42,7 +44,8 @@ type HostMount struct {
 	Options      []string
 	// Target is relative to the container's directory in the share.
 	Target string
-	// ReadOnly makes the mount read-only for the guest, whatever it does.
+	// ReadOnly makes the mount, and all below it, read-only for the guest, whatever it
+	// does.
 	ReadOnly bool
 	// Private keeps out of a bind what the host mounts below Source later.
 	Private bool
@@ -80,6 +83,8 @@ type Placement struct {
 	// Sources says what the binds' sources are. It may lack those that are
 	// nothing special.
 	Sources map[string]SourceKind
+	// MemoryVolumes are those of BindSources that the guest is to have in its memory.
+	MemoryVolumes map[string]MemoryVolume
 	// Role is the container's in its sandbox, whose id is Sandbox.
 	Role    Role
 	Sandbox string

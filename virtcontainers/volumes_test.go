@@ -13,7 +13,7 @@ func TestPlanOfVolumes(t *testing.T) {
 		source  string
 		kind    SourceKind
 		options []string
-		want    string // socket, copy or share
+		want    string // socket, copy, memory or share
 	}{
 		"socket":             {"/run/api.sock", SourceSocket, []string{"rbind"}, "socket"},
 		"read-only socket":   {"/run/api.sock", SourceSocket, []string{"bind", "ro"}, "socket"},
@@ -30,6 +30,7 @@ func TestPlanOfVolumes(t *testing.T) {
 		"another volume":     {"/pods/x/volumes/kubernetes.io~empty-dir/e", SourceDirectory, []string{"rbind", "ro"}, "share"},
 		"subpath":            {"/pods/x/volume-subpaths/cfg/c/0", SourceOther, []string{"rbind", "ro"}, "share"},
 		"the guest's own":    {"/dev/log", SourceSocket, []string{"bind"}, "guest"},
+		"in memory":          {"/pods/x/volumes/kubernetes.io~empty-dir/m", SourceDirectory, []string{"rbind", "rw"}, "memory"},
 		"missing, so unseen": {"/not/there", SourceOther, []string{"bind"}, "share"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -41,20 +42,41 @@ func TestPlanOfVolumes(t *testing.T) {
 			for _, source := range BindSources(s, at.Bundle) {
 				at.Sources[source] = c.kind
 			}
+			at.MemoryVolumes = map[string]MemoryVolume{"/pods/x/volumes/kubernetes.io~empty-dir/m": {Name: "m"}}
 			p, err := NewPlan(s, at)
 			if err != nil {
 				t.Fatal(err)
 			}
 			shared := slices.ContainsFunc(p.Mounts, func(m HostMount) bool { return m.Target == "mounts/0" })
 			got := p.Guest.Mounts[0]
-			want := map[string]string{"socket": "/volumes/c1/mounts/0", "copy": "/volumes/c1/mounts/0", "share": "/guest/c1/mounts/0", "guest": c.source}[c.want]
+			want := map[string]string{"socket": "/volumes/c1/mounts/0", "copy": "/volumes/c1/mounts/0", "memory": "/volumes/c1/mounts/0", "share": "/guest/c1/mounts/0", "guest": c.source}[c.want]
 			if got.Source != want || got.Type != "bind" || !slices.Equal(got.Options, c.options) {
 				t.Errorf("the guest mounts %+v, want %s", got, want)
 			}
-			if len(p.Sockets) != count(c.want == "socket") || len(p.Copies) != count(c.want == "copy") || shared != (c.want == "share") {
+			if len(p.Sockets) != count(c.want == "socket") || len(p.Copies) != count(c.want == "copy") || len(p.Memory) != count(c.want == "memory") || shared != (c.want == "share") {
 				t.Errorf("sockets %v, copies %v, mounts %v, want a %s", p.Sockets, p.Copies, p.Mounts, c.want)
 			}
 		})
+	}
+}
+
+func TestEmptyDirOf(t *testing.T) {
+	const volume = "/pods/x/volumes/kubernetes.io~empty-dir/v"
+	for source, want := range map[string]string{
+		volume:                                  volume,
+		volume + "/":                            volume,
+		"/pods/x/volume-subpaths/v/c/0":         volume,
+		volume + "/below":                       "",
+		"/pods/x/volumes/kubernetes.io~csi/v":   "",
+		"/pods/x/volume-subpaths/v/c":           "",
+		"/pods/x/volume-subpaths/v/c/0/further": "",
+		"/kubernetes.io~empty-dir/v":            "",
+		"/":                                     "",
+		"":                                      "",
+	} {
+		if got := EmptyDirOf(source); got != want {
+			t.Errorf("%q is of %q, want %q", source, got, want)
+		}
 	}
 }
 

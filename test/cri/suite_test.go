@@ -65,6 +65,15 @@ func suite() []test {
 		{name: "network/namespace", run: testNetworkNamespace},
 		{name: "network/of the host", run: testHostNetwork},
 
+		{name: "volumes/memory", run: testMemoryVolume},
+		{name: "volumes/memory counts", run: testMemoryVolumeCounts},
+		{name: "volumes/parts", run: testSubPaths},
+		{name: "volumes/devices", run: testVolumeDevices},
+		{name: "volumes/ConfigMap", run: testConfigMap},
+		{name: "volumes/read-only", run: testReadOnlyVolumes},
+		{name: "volumes/propagation", run: testPropagation},
+		{name: "volumes/gone", run: testVolumeGone},
+
 		{name: "resources/container's statistics", run: testStats},
 		{name: "resources/pod's statistics", run: testPodStats},
 		{name: "resources/limits", run: testLimits},

@@ -21,13 +21,13 @@ const diskSize = 1 << 20
 // testDisks gives a container block devices of the host in each of the ways that
 // there are.
 func testDisks(t *testing.T, c *harness.Cell) {
-	both, only := newLoop(t, c, "to change", diskSize), newLoop(t, c, "to read", diskSize)
-	deep := newLoop(t, c, "deep", diskSize)
-	bound, closed := newLoop(t, c, "bound", diskSize), newLoop(t, c, "closed", diskSize)
+	both, only := c.NewLoop(t, "to change", diskSize), c.NewLoop(t, "to read", diskSize)
+	deep := c.NewLoop(t, "deep", diskSize)
+	bound, closed := c.NewLoop(t, "bound", diskSize), c.NewLoop(t, "closed", diskSize)
 	task := running(t, c,
-		both.as("/dev/xvda", "rwm"), only.as("/dev/deep/er/xvdb", "r"), deep.as("/data/disk", "rw"),
-		harness.Mount("bind", bound.path, "/dev/xvdc", "rbind", "rw"), bound.rule("rw"),
-		harness.Mount("bind", closed.path, "/dev/xvdd", "rbind", "rw"), // no rule
+		both.As("/dev/xvda", "rwm"), only.As("/dev/deep/er/xvdb", "r"), deep.As("/data/disk", "rw"),
+		harness.Mount("bind", bound.Path, "/dev/xvdc", "rbind", "rw"), bound.Rule("rw"),
+		harness.Mount("bind", closed.Path, "/dev/xvdd", "rbind", "rw"), // no rule
 	)
 	checkScripts(t, task, []struct{ what, script, want string }{
 		{"its node", "stat -c '%F %a %u %g' /dev/xvda", "block special file 640 1000 29\n"},
@@ -41,8 +41,8 @@ func testDisks(t *testing.T, c *harness.Cell) {
 		{"a mount that no rule allows", "head -n 1 /dev/xvdd 2>/dev/null || echo no", "no\n"},
 	})
 	end(t, task)
-	for l, want := range map[*loop]string{both: "was heree\n", only: "to read\n", bound: "BOUND\n", closed: "closed\n"} {
-		if got := l.begins(t, len(want)); got != want {
+	for l, want := range map[*harness.Loop]string{both: "was heree\n", only: "to read\n", bound: "BOUND\n", closed: "closed\n"} {
+		if got := l.Begins(t, len(want)); got != want {
 			t.Errorf("the host reads %q, want %q", got, want)
 		}
 	}
@@ -50,14 +50,14 @@ func testDisks(t *testing.T, c *harness.Cell) {
 
 // testDiskCtr gives a device by ctr, to a privileged container too.
 func testDiskCtr(t *testing.T, c *harness.Cell) {
-	l := newLoop(t, c, "by ctr", diskSize)
+	l := c.NewLoop(t, "by ctr", diskSize)
 	for _, more := range [][]string{nil, {"--privileged"}} {
 		id, err := c.NewID()
 		if err != nil {
 			t.Fatal(err)
 		}
-		args := append([]string{"run", "--rm", "--runtime", c.Runtime, "--device", l.path}, more...)
-		stdout, stderr, err := ctr(t, c, "", append(args, image.Name, id, "head", "-n", "1", l.path)...)
+		args := append([]string{"run", "--rm", "--runtime", c.Runtime, "--device", l.Path}, more...)
+		stdout, stderr, err := ctr(t, c, "", append(args, image.Name, id, "head", "-n", "1", l.Path)...)
 		if err != nil || stdout != "by ctr\n" {
 			t.Errorf("%q: %q, %q, %v", more, stdout, stderr, err)
 		}
@@ -77,10 +77,10 @@ func end(t *testing.T, task *harness.Task) {
 // testDiskReadOnly gives a disk for reading only to a container that may use
 // any device that its machine has.
 func testDiskReadOnly(t *testing.T, c *harness.Cell) {
-	l := newLoop(t, c, "to read", diskSize)
+	l := c.NewLoop(t, "to read", diskSize)
 	task := running(t, c, func(s *specs.Spec) {
 		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
-	}, harness.Mount("bind", l.path, "/dev/xvda", "bind", "ro"))
+	}, harness.Mount("bind", l.Path, "/dev/xvda", "bind", "ro"))
 	if r := task.Shell(t, "head -n 1 /dev/xvda; cat /sys/block/vd*/ro"); r.Stdout != "to read\n1\n" {
 		t.Errorf("reading: %+v", r)
 	}
@@ -90,7 +90,7 @@ func testDiskReadOnly(t *testing.T, c *harness.Cell) {
 		t.Errorf("writing: %+v", r)
 	}
 	end(t, task)
-	if got := l.begins(t, 7); got != "to read" {
+	if got := l.Begins(t, 7); got != "to read" {
 		t.Errorf("the host reads %q", got)
 	}
 }
@@ -98,18 +98,18 @@ func testDiskReadOnly(t *testing.T, c *harness.Cell) {
 // testDiskAgain makes a container anew, whose disk has another number then, at a place
 // in its root filesystem.
 func testDiskAgain(t *testing.T, c *harness.Cell) {
-	l, between := newLoop(t, c, "again", diskSize), newLoop(t, c, "between", diskSize)
+	l, between := c.NewLoop(t, "again", diskSize), c.NewLoop(t, "between", diskSize)
 	id, err := c.NewID()
 	if err != nil {
 		t.Fatal(err)
 	}
 	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
 	pod.Start(t)
-	container := c.Container(t, inPod("container", id), l.as("/data/disk", "rw"), harness.Args("head", "-n", "1", "/data/disk"))
+	container := c.Container(t, inPod("container", id), l.As("/data/disk", "rw"), harness.Args("head", "-n", "1", "/data/disk"))
 	if r := container.Run(t, harness.IO{}); r.Stdout != "again\n" {
 		t.Errorf("at first: %+v", r)
 	}
-	running(t, c, inPod("container", id), between.as("/dev/xvda", "rw"))
+	running(t, c, inPod("container", id), between.As("/dev/xvda", "rw"))
 	if r := container.Run(t, harness.IO{}); r.Stdout != "again\n" {
 		t.Errorf("made anew: %+v", r)
 	}
@@ -118,15 +118,15 @@ func testDiskAgain(t *testing.T, c *harness.Cell) {
 // testDiskShared gives two containers of a pod the same device, and takes it away
 // again while the pod lives on.
 func testDiskShared(t *testing.T, c *harness.Cell) {
-	l := newLoop(t, c, "first", diskSize)
+	l := c.NewLoop(t, "first", diskSize)
 	id, err := c.NewID()
 	if err != nil {
 		t.Fatal(err)
 	}
 	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
 	pod.Start(t)
-	one := running(t, c, inPod("container", id), l.as("/dev/a", "rwm"))
-	two := running(t, c, inPod("container", id), l.as("/dev/b", "rm"))
+	one := running(t, c, inPod("container", id), l.As("/dev/a", "rwm"))
+	two := running(t, c, inPod("container", id), l.As("/dev/b", "rm"))
 	if a, b := one.Do(t, "stat", "-c", "%t:%T", "/dev/a"), two.Do(t, "stat", "-c", "%t:%T", "/dev/b"); a.Stdout != b.Stdout || a.Status != 0 {
 		t.Errorf("they have different disks, %+v and %+v", a, b)
 	}
@@ -145,13 +145,13 @@ func testDiskShared(t *testing.T, c *harness.Cell) {
 	if r := pod.Shell(t, "ls /sys/block | grep -c ^vd"); r.Stdout != "0\n" {
 		t.Errorf("once both are gone: %+v", r)
 	}
-	if got := l.begins(t, 6); got != "again\n" {
+	if got := l.Begins(t, 6); got != "again\n" {
 		t.Errorf("the host reads %q", got)
 	}
 	checkLet(t, l)
 	// And once more, with a machine that has had it.
-	l = newLoop(t, c, "second", diskSize)
-	three := running(t, c, inPod("container", id), l.as("/dev/a", "rwm"))
+	l = c.NewLoop(t, "second", diskSize)
+	three := running(t, c, inPod("container", id), l.As("/dev/a", "rwm"))
 	if r := three.Shell(t, "head -n 1 /dev/a"); r.Stdout != "second\n" {
 		t.Errorf("a third has %+v", r)
 	}
@@ -160,20 +160,20 @@ func testDiskShared(t *testing.T, c *harness.Cell) {
 // testDiskWriters has a second writer beside a reader, in its pod and in another:
 // neither may be, as they would not see what the other does.
 func testDiskWriters(t *testing.T, c *harness.Cell) {
-	l := newLoop(t, c, "first", diskSize)
+	l := c.NewLoop(t, "first", diskSize)
 	id, err := c.NewID()
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id), l.as("/dev/a", "r")).Create(t, harness.IO{})
+	reader := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id), l.As("/dev/a", "r")).Create(t, harness.IO{})
 	reader.Start(t)
-	if _, err := c.Container(t, inPod("container", id), l.as("/dev/b", "rwm")).TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), "for reading only") {
+	if _, err := c.Container(t, inPod("container", id), l.As("/dev/b", "rwm")).TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), "for reading only") {
 		t.Errorf("a writer in its pod: %v", err)
 	}
-	if _, err := c.Container(t, l.as("/dev/b", "rwm")).TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), `"write" lock`) {
+	if _, err := c.Container(t, l.As("/dev/b", "rwm")).TryCreate(t, harness.IO{}); err == nil || !strings.Contains(err.Error(), `"write" lock`) {
 		t.Errorf("a writer in another pod: %v", err)
 	}
-	other := running(t, c, l.as("/dev/b", "r"))
+	other := running(t, c, l.As("/dev/b", "r"))
 	for _, task := range []*harness.Task{reader, other} {
 		if r := task.Shell(t, "head -n 1 /dev/[ab]"); r.Stdout != "first\n" {
 			t.Errorf("a reader has %+v", r)
@@ -182,14 +182,14 @@ func testDiskWriters(t *testing.T, c *harness.Cell) {
 }
 
 // checkLet fails the test if some process still has the device open.
-func checkLet(t *testing.T, l *loop) {
+func checkLet(t *testing.T, l *harness.Loop) {
 	t.Helper()
-	if err := l.remove(); err != nil {
+	if err := l.Remove(); err != nil {
 		t.Error(err)
 	}
 	harness.Eventually(t, 5*time.Second, func() error {
-		if l.there() {
-			return fmt.Errorf("%s is in use", l.path)
+		if l.There() {
+			return fmt.Errorf("%s is in use", l.Path)
 		}
 		return nil
 	})
@@ -205,12 +205,12 @@ func inPod(kind, id string) harness.Option {
 // testDiskFilesystem kills a container that writes to a file system on its disk: what
 // it had written by then must be on the host.
 func testDiskFilesystem(t *testing.T, c *harness.Cell) {
-	l := newLoop(t, c, "", 16<<20)
+	l := c.NewLoop(t, "", 16<<20)
 	mkfs, err := exec.LookPath("mkfs.ext4")
 	if err != nil {
 		t.Skip("the host has no mkfs.ext4:", err)
 	}
-	if err := c.RunCommand(exec.CommandContext(t.Context(), mkfs, "-q", "-F", l.path)); err != nil {
+	if err := c.RunCommand(exec.CommandContext(t.Context(), mkfs, "-q", "-F", l.Path)); err != nil {
 		t.Fatal(err)
 	}
 	id, err := c.NewID()
@@ -220,7 +220,7 @@ func testDiskFilesystem(t *testing.T, c *harness.Cell) {
 	// The machine must live on, or its end would be what writes.
 	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
 	pod.Start(t)
-	task := running(t, c, inPod("container", id), l.as("/dev/xvda", "rwm"), func(s *specs.Spec) {
+	task := running(t, c, inPod("container", id), l.As("/dev/xvda", "rwm"), func(s *specs.Spec) {
 		for _, set := range []*[]string{&s.Process.Capabilities.Bounding, &s.Process.Capabilities.Effective, &s.Process.Capabilities.Permitted} {
 			*set = append(*set, "CAP_SYS_ADMIN")
 		}
@@ -231,7 +231,7 @@ func testDiskFilesystem(t *testing.T, c *harness.Cell) {
 	}
 	end(t, task)
 	dir := hostDir(t, c, nil)
-	if err := unix.Mount(l.path, dir, "ext4", unix.MS_RDONLY, ""); err != nil {
+	if err := unix.Mount(l.Path, dir, "ext4", unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
@@ -242,8 +242,8 @@ func testDiskFilesystem(t *testing.T, c *harness.Cell) {
 
 // testDiskMissing asks for a block device that the host does not have.
 func testDiskMissing(t *testing.T, c *harness.Cell) {
-	l := &loop{major: 240, minor: 12345}
-	container := c.Container(t, l.as("/dev/xvda", "rwm"))
+	l := &harness.Loop{Major: 240, Minor: 12345}
+	container := c.Container(t, l.As("/dev/xvda", "rwm"))
 	_, err := container.TryCreate(t, harness.IO{})
 	if err == nil || !strings.Contains(err.Error(), "240:12345") {
 		t.Errorf("got %v", err)

@@ -14,28 +14,10 @@ import (
 	"github.com/hyperhq/hyper/test/harness"
 )
 
-// hostDir makes a directory below the cell's own, which the test's mounts and
-// files can be in, with files by name.
+// hostDir is a directory for the test's mounts and files.
 func hostDir(t *testing.T, c *harness.Cell, files map[string]string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(c.Dir, "host-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
+	return c.HostDir(t, files)
 }
 
 // makeFile makes an empty file.

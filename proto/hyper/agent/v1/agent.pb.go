@@ -84,7 +84,7 @@ func (x VolumeChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VolumeChange_Kind.Descriptor instead.
 func (VolumeChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41, 0}
 }
 
 // A mount that the agent makes in the guest's own mount namespace.
@@ -544,7 +544,9 @@ type CreateContainerRequest struct {
 	// Unix sockets of the host, made before the container and gone with it.
 	Sockets []*Socket `protobuf:"bytes,6,rep,name=sockets,proto3" json:"sockets,omitempty"`
 	// The root file system, if it is on disks of the machine.
-	Rootfs        *Rootfs `protobuf:"bytes,7,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
+	Rootfs *Rootfs `protobuf:"bytes,7,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
+	// Parts of volumes in the guest's memory: at most 64.
+	MemoryVolumes []*MemoryVolume `protobuf:"bytes,8,rep,name=memory_volumes,json=memoryVolumes,proto3" json:"memory_volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -628,6 +630,165 @@ func (x *CreateContainerRequest) GetRootfs() *Rootfs {
 	return nil
 }
 
+func (x *CreateContainerRequest) GetMemoryVolumes() []*MemoryVolume {
+	if x != nil {
+		return x.MemoryVolumes
+	}
+	return nil
+}
+
+// MemoryVolume is a part of a volume that is in the guest's memory, counted as that of
+// the container that writes. The containers of the pod have it in common, and it goes
+// with the guest.
+type MemoryVolume struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // of the volume: 1 to 64 letters and digits
+	Target string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // below /run/hyper/volumes/<container_id>: where the part is bound
+	// Of the part, in the volume; empty for all of it. A directory that is not there is
+	// made. No link leads out of the volume.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// What the volume holds, in bytes. More than the guest's memory, or 0, is half of
+	// that. A container may be made with a larger size than those before it.
+	Size          uint64      `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Root          *Attributes `protobuf:"bytes,5,opt,name=root,proto3" json:"root,omitempty"` // of a volume that is made
+	Part          *Attributes `protobuf:"bytes,6,opt,name=part,proto3" json:"part,omitempty"` // of a part that is made
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryVolume) Reset() {
+	*x = MemoryVolume{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryVolume) ProtoMessage() {}
+
+func (x *MemoryVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryVolume.ProtoReflect.Descriptor instead.
+func (*MemoryVolume) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MemoryVolume) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MemoryVolume) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *MemoryVolume) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *MemoryVolume) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *MemoryVolume) GetRoot() *Attributes {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *MemoryVolume) GetPart() *Attributes {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+// Attributes are those of a directory.
+type Attributes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"` // as in chmod(2)
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attributes) Reset() {
+	*x = Attributes{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attributes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attributes) ProtoMessage() {}
+
+func (x *Attributes) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
+func (*Attributes) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Attributes) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Attributes) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Attributes) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
 // Rootfs is a root file system that the agent puts together from disks: an overlay
 // of an EROFS image that is only read, and what the container writes.
 type Rootfs struct {
@@ -641,7 +802,7 @@ type Rootfs struct {
 
 func (x *Rootfs) Reset() {
 	*x = Rootfs{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +814,7 @@ func (x *Rootfs) String() string {
 func (*Rootfs) ProtoMessage() {}
 
 func (x *Rootfs) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +827,7 @@ func (x *Rootfs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rootfs.ProtoReflect.Descriptor instead.
 func (*Rootfs) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Rootfs) GetImage() string {
@@ -707,7 +868,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +880,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +893,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Disk) GetSerial() string {
@@ -792,7 +953,7 @@ type Socket struct {
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +965,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +978,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Socket) GetId() uint64 {
@@ -864,7 +1025,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +1037,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1050,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -911,7 +1072,7 @@ type CreateProcessRequest struct {
 
 func (x *CreateProcessRequest) Reset() {
 	*x = CreateProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1084,7 @@ func (x *CreateProcessRequest) String() string {
 func (*CreateProcessRequest) ProtoMessage() {}
 
 func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1097,7 @@ func (x *CreateProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessRequest.ProtoReflect.Descriptor instead.
 func (*CreateProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateProcessRequest) GetContainerId() string {
@@ -975,7 +1136,7 @@ type CreateProcessResponse struct {
 
 func (x *CreateProcessResponse) Reset() {
 	*x = CreateProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1148,7 @@ func (x *CreateProcessResponse) String() string {
 func (*CreateProcessResponse) ProtoMessage() {}
 
 func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1161,7 @@ func (x *CreateProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProcessResponse.ProtoReflect.Descriptor instead.
 func (*CreateProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 // ProcessRef names a process: a container's init where exec_id is empty.
@@ -1014,7 +1175,7 @@ type ProcessRef struct {
 
 func (x *ProcessRef) Reset() {
 	*x = ProcessRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1187,7 @@ func (x *ProcessRef) String() string {
 func (*ProcessRef) ProtoMessage() {}
 
 func (x *ProcessRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1200,7 @@ func (x *ProcessRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRef.ProtoReflect.Descriptor instead.
 func (*ProcessRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProcessRef) GetContainerId() string {
@@ -1065,7 +1226,7 @@ type ContainerRef struct {
 
 func (x *ContainerRef) Reset() {
 	*x = ContainerRef{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1238,7 @@ func (x *ContainerRef) String() string {
 func (*ContainerRef) ProtoMessage() {}
 
 func (x *ContainerRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1251,7 @@ func (x *ContainerRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRef.ProtoReflect.Descriptor instead.
 func (*ContainerRef) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ContainerRef) GetContainerId() string {
@@ -1109,7 +1270,7 @@ type StartProcessResponse struct {
 
 func (x *StartProcessResponse) Reset() {
 	*x = StartProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1282,7 @@ func (x *StartProcessResponse) String() string {
 func (*StartProcessResponse) ProtoMessage() {}
 
 func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1295,7 @@ func (x *StartProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartProcessResponse.ProtoReflect.Descriptor instead.
 func (*StartProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StartProcessResponse) GetPid() uint32 {
@@ -1165,7 +1326,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1338,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1351,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Exit) GetStatus() uint32 {
@@ -1247,7 +1408,7 @@ type SignalProcessRequest struct {
 
 func (x *SignalProcessRequest) Reset() {
 	*x = SignalProcessRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1420,7 @@ func (x *SignalProcessRequest) String() string {
 func (*SignalProcessRequest) ProtoMessage() {}
 
 func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1433,7 @@ func (x *SignalProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessRequest.ProtoReflect.Descriptor instead.
 func (*SignalProcessRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalProcessRequest) GetContainerId() string {
@@ -1311,7 +1472,7 @@ type SignalProcessResponse struct {
 
 func (x *SignalProcessResponse) Reset() {
 	*x = SignalProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1484,7 @@ func (x *SignalProcessResponse) String() string {
 func (*SignalProcessResponse) ProtoMessage() {}
 
 func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1497,7 @@ func (x *SignalProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalProcessResponse.ProtoReflect.Descriptor instead.
 func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type ResizeTerminalRequest struct {
@@ -1351,7 +1512,7 @@ type ResizeTerminalRequest struct {
 
 func (x *ResizeTerminalRequest) Reset() {
 	*x = ResizeTerminalRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1524,7 @@ func (x *ResizeTerminalRequest) String() string {
 func (*ResizeTerminalRequest) ProtoMessage() {}
 
 func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1537,7 @@ func (x *ResizeTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResizeTerminalRequest) GetContainerId() string {
@@ -1415,7 +1576,7 @@ type ResizeTerminalResponse struct {
 
 func (x *ResizeTerminalResponse) Reset() {
 	*x = ResizeTerminalResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1588,7 @@ func (x *ResizeTerminalResponse) String() string {
 func (*ResizeTerminalResponse) ProtoMessage() {}
 
 func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1601,7 @@ func (x *ResizeTerminalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTerminalResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTerminalResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type DeleteProcessResponse struct {
@@ -1451,7 +1612,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1624,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1637,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type PauseContainerResponse struct {
@@ -1487,7 +1648,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1660,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1673,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type ResumeContainerResponse struct {
@@ -1523,7 +1684,7 @@ type ResumeContainerResponse struct {
 
 func (x *ResumeContainerResponse) Reset() {
 	*x = ResumeContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1696,7 @@ func (x *ResumeContainerResponse) String() string {
 func (*ResumeContainerResponse) ProtoMessage() {}
 
 func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1709,7 @@ func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 type UpdateContainerRequest struct {
@@ -1561,7 +1722,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1734,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1747,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateContainerRequest) GetContainerId() string {
@@ -1611,7 +1772,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1784,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1797,7 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 type SaveChangesRequest struct {
@@ -1651,7 +1812,7 @@ type SaveChangesRequest struct {
 
 func (x *SaveChangesRequest) Reset() {
 	*x = SaveChangesRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1824,7 @@ func (x *SaveChangesRequest) String() string {
 func (*SaveChangesRequest) ProtoMessage() {}
 
 func (x *SaveChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1837,7 @@ func (x *SaveChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveChangesRequest.ProtoReflect.Descriptor instead.
 func (*SaveChangesRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SaveChangesRequest) GetContainerId() string {
@@ -1702,7 +1863,7 @@ type SaveChangesResponse struct {
 
 func (x *SaveChangesResponse) Reset() {
 	*x = SaveChangesResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1875,7 @@ func (x *SaveChangesResponse) String() string {
 func (*SaveChangesResponse) ProtoMessage() {}
 
 func (x *SaveChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1888,7 @@ func (x *SaveChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveChangesResponse.ProtoReflect.Descriptor instead.
 func (*SaveChangesResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SaveChangesResponse) GetChanged() bool {
@@ -1747,7 +1908,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1920,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1933,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatsResponse) GetMetrics() []byte {
@@ -1791,7 +1952,7 @@ type PidsResponse struct {
 
 func (x *PidsResponse) Reset() {
 	*x = PidsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1964,7 @@ func (x *PidsResponse) String() string {
 func (*PidsResponse) ProtoMessage() {}
 
 func (x *PidsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1977,7 @@ func (x *PidsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsResponse.ProtoReflect.Descriptor instead.
 func (*PidsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PidsResponse) GetProcesses() []*Process {
@@ -1836,7 +1997,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2009,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2022,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1889,7 +2050,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2062,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2075,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SetNetworkRequest) GetInterfaces() []*Interface {
@@ -1946,7 +2107,7 @@ type SetNetworkResponse struct {
 
 func (x *SetNetworkResponse) Reset() {
 	*x = SetNetworkResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2119,7 @@ func (x *SetNetworkResponse) String() string {
 func (*SetNetworkResponse) ProtoMessage() {}
 
 func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2132,7 @@ func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
 func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 type Interface struct {
@@ -1986,7 +2147,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2159,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2172,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Interface) GetMac() string {
@@ -2057,7 +2218,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2230,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2243,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Route) GetDestination() string {
@@ -2145,7 +2306,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2318,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2331,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Neighbour) GetAddress() string {
@@ -2208,7 +2369,7 @@ type ChangeVolumeRequest struct {
 
 func (x *ChangeVolumeRequest) Reset() {
 	*x = ChangeVolumeRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2381,7 @@ func (x *ChangeVolumeRequest) String() string {
 func (*ChangeVolumeRequest) ProtoMessage() {}
 
 func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2394,7 @@ func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ChangeVolumeRequest) GetContainerId() string {
@@ -2272,7 +2433,7 @@ type ChangeVolumeResponse struct {
 
 func (x *ChangeVolumeResponse) Reset() {
 	*x = ChangeVolumeResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2445,7 @@ func (x *ChangeVolumeResponse) String() string {
 func (*ChangeVolumeResponse) ProtoMessage() {}
 
 func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2458,7 @@ func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeResponse.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 // VolumeChange is one change. Its paths are relative to the volume's root, which
@@ -2319,7 +2480,7 @@ type VolumeChange struct {
 
 func (x *VolumeChange) Reset() {
 	*x = VolumeChange{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2492,7 @@ func (x *VolumeChange) String() string {
 func (*VolumeChange) ProtoMessage() {}
 
 func (x *VolumeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2505,7 @@ func (x *VolumeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeChange.ProtoReflect.Descriptor instead.
 func (*VolumeChange) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *VolumeChange) GetKind() VolumeChange_Kind {
@@ -2418,7 +2579,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2591,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2604,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 type Event struct {
@@ -2459,7 +2620,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2632,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2645,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2540,7 +2701,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2713,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2726,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Connection) GetSocketId() uint64 {
@@ -2591,7 +2752,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2764,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2777,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -2662,7 +2823,7 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x06stdout\x18\x03 \x01(\x04R\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x04 \x01(\x04R\x06stderr\x12\x14\n" +
 	"\x05width\x18\x05 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x06 \x01(\rR\x06height\"\xbf\x02\n" +
+	"\x06height\x18\x06 \x01(\rR\x06height\"\x84\x03\n" +
 	"\x16CreateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
@@ -2670,7 +2831,20 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x06mounts\x18\x04 \x03(\v2\x15.hyper.agent.v1.MountR\x06mounts\x12*\n" +
 	"\x05disks\x18\x05 \x03(\v2\x14.hyper.agent.v1.DiskR\x05disks\x120\n" +
 	"\asockets\x18\x06 \x03(\v2\x16.hyper.agent.v1.SocketR\asockets\x12.\n" +
-	"\x06rootfs\x18\a \x01(\v2\x16.hyper.agent.v1.RootfsR\x06rootfs\"P\n" +
+	"\x06rootfs\x18\a \x01(\v2\x16.hyper.agent.v1.RootfsR\x06rootfs\x12C\n" +
+	"\x0ememory_volumes\x18\b \x03(\v2\x1c.hyper.agent.v1.MemoryVolumeR\rmemoryVolumes\"\xbe\x01\n" +
+	"\fMemoryVolume\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12.\n" +
+	"\x04root\x18\x05 \x01(\v2\x1a.hyper.agent.v1.AttributesR\x04root\x12.\n" +
+	"\x04part\x18\x06 \x01(\v2\x1a.hyper.agent.v1.AttributesR\x04part\"D\n" +
+	"\n" +
+	"Attributes\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x03 \x01(\rR\x03gid\"P\n" +
 	"\x06Rootfs\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\ascratch\x18\x02 \x01(\tR\ascratch\x12\x16\n" +
@@ -2841,7 +3015,7 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hyper_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(VolumeChange_Kind)(0),          // 0: hyper.agent.v1.VolumeChange.Kind
 	(*Mount)(nil),                   // 1: hyper.agent.v1.Mount
@@ -2852,107 +3026,112 @@ var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(*Phase)(nil),                   // 6: hyper.agent.v1.Phase
 	(*Streams)(nil),                 // 7: hyper.agent.v1.Streams
 	(*CreateContainerRequest)(nil),  // 8: hyper.agent.v1.CreateContainerRequest
-	(*Rootfs)(nil),                  // 9: hyper.agent.v1.Rootfs
-	(*Disk)(nil),                    // 10: hyper.agent.v1.Disk
-	(*Socket)(nil),                  // 11: hyper.agent.v1.Socket
-	(*CreateContainerResponse)(nil), // 12: hyper.agent.v1.CreateContainerResponse
-	(*CreateProcessRequest)(nil),    // 13: hyper.agent.v1.CreateProcessRequest
-	(*CreateProcessResponse)(nil),   // 14: hyper.agent.v1.CreateProcessResponse
-	(*ProcessRef)(nil),              // 15: hyper.agent.v1.ProcessRef
-	(*ContainerRef)(nil),            // 16: hyper.agent.v1.ContainerRef
-	(*StartProcessResponse)(nil),    // 17: hyper.agent.v1.StartProcessResponse
-	(*Exit)(nil),                    // 18: hyper.agent.v1.Exit
-	(*SignalProcessRequest)(nil),    // 19: hyper.agent.v1.SignalProcessRequest
-	(*SignalProcessResponse)(nil),   // 20: hyper.agent.v1.SignalProcessResponse
-	(*ResizeTerminalRequest)(nil),   // 21: hyper.agent.v1.ResizeTerminalRequest
-	(*ResizeTerminalResponse)(nil),  // 22: hyper.agent.v1.ResizeTerminalResponse
-	(*DeleteProcessResponse)(nil),   // 23: hyper.agent.v1.DeleteProcessResponse
-	(*PauseContainerResponse)(nil),  // 24: hyper.agent.v1.PauseContainerResponse
-	(*ResumeContainerResponse)(nil), // 25: hyper.agent.v1.ResumeContainerResponse
-	(*UpdateContainerRequest)(nil),  // 26: hyper.agent.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil), // 27: hyper.agent.v1.UpdateContainerResponse
-	(*SaveChangesRequest)(nil),      // 28: hyper.agent.v1.SaveChangesRequest
-	(*SaveChangesResponse)(nil),     // 29: hyper.agent.v1.SaveChangesResponse
-	(*StatsResponse)(nil),           // 30: hyper.agent.v1.StatsResponse
-	(*PidsResponse)(nil),            // 31: hyper.agent.v1.PidsResponse
-	(*Process)(nil),                 // 32: hyper.agent.v1.Process
-	(*SetNetworkRequest)(nil),       // 33: hyper.agent.v1.SetNetworkRequest
-	(*SetNetworkResponse)(nil),      // 34: hyper.agent.v1.SetNetworkResponse
-	(*Interface)(nil),               // 35: hyper.agent.v1.Interface
-	(*Route)(nil),                   // 36: hyper.agent.v1.Route
-	(*Neighbour)(nil),               // 37: hyper.agent.v1.Neighbour
-	(*ChangeVolumeRequest)(nil),     // 38: hyper.agent.v1.ChangeVolumeRequest
-	(*ChangeVolumeResponse)(nil),    // 39: hyper.agent.v1.ChangeVolumeResponse
-	(*VolumeChange)(nil),            // 40: hyper.agent.v1.VolumeChange
-	(*EventsRequest)(nil),           // 41: hyper.agent.v1.EventsRequest
-	(*Event)(nil),                   // 42: hyper.agent.v1.Event
-	(*Connection)(nil),              // 43: hyper.agent.v1.Connection
-	(*OOM)(nil),                     // 44: hyper.agent.v1.OOM
-	nil,                             // 45: hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
+	(*MemoryVolume)(nil),            // 9: hyper.agent.v1.MemoryVolume
+	(*Attributes)(nil),              // 10: hyper.agent.v1.Attributes
+	(*Rootfs)(nil),                  // 11: hyper.agent.v1.Rootfs
+	(*Disk)(nil),                    // 12: hyper.agent.v1.Disk
+	(*Socket)(nil),                  // 13: hyper.agent.v1.Socket
+	(*CreateContainerResponse)(nil), // 14: hyper.agent.v1.CreateContainerResponse
+	(*CreateProcessRequest)(nil),    // 15: hyper.agent.v1.CreateProcessRequest
+	(*CreateProcessResponse)(nil),   // 16: hyper.agent.v1.CreateProcessResponse
+	(*ProcessRef)(nil),              // 17: hyper.agent.v1.ProcessRef
+	(*ContainerRef)(nil),            // 18: hyper.agent.v1.ContainerRef
+	(*StartProcessResponse)(nil),    // 19: hyper.agent.v1.StartProcessResponse
+	(*Exit)(nil),                    // 20: hyper.agent.v1.Exit
+	(*SignalProcessRequest)(nil),    // 21: hyper.agent.v1.SignalProcessRequest
+	(*SignalProcessResponse)(nil),   // 22: hyper.agent.v1.SignalProcessResponse
+	(*ResizeTerminalRequest)(nil),   // 23: hyper.agent.v1.ResizeTerminalRequest
+	(*ResizeTerminalResponse)(nil),  // 24: hyper.agent.v1.ResizeTerminalResponse
+	(*DeleteProcessResponse)(nil),   // 25: hyper.agent.v1.DeleteProcessResponse
+	(*PauseContainerResponse)(nil),  // 26: hyper.agent.v1.PauseContainerResponse
+	(*ResumeContainerResponse)(nil), // 27: hyper.agent.v1.ResumeContainerResponse
+	(*UpdateContainerRequest)(nil),  // 28: hyper.agent.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil), // 29: hyper.agent.v1.UpdateContainerResponse
+	(*SaveChangesRequest)(nil),      // 30: hyper.agent.v1.SaveChangesRequest
+	(*SaveChangesResponse)(nil),     // 31: hyper.agent.v1.SaveChangesResponse
+	(*StatsResponse)(nil),           // 32: hyper.agent.v1.StatsResponse
+	(*PidsResponse)(nil),            // 33: hyper.agent.v1.PidsResponse
+	(*Process)(nil),                 // 34: hyper.agent.v1.Process
+	(*SetNetworkRequest)(nil),       // 35: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil),      // 36: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),               // 37: hyper.agent.v1.Interface
+	(*Route)(nil),                   // 38: hyper.agent.v1.Route
+	(*Neighbour)(nil),               // 39: hyper.agent.v1.Neighbour
+	(*ChangeVolumeRequest)(nil),     // 40: hyper.agent.v1.ChangeVolumeRequest
+	(*ChangeVolumeResponse)(nil),    // 41: hyper.agent.v1.ChangeVolumeResponse
+	(*VolumeChange)(nil),            // 42: hyper.agent.v1.VolumeChange
+	(*EventsRequest)(nil),           // 43: hyper.agent.v1.EventsRequest
+	(*Event)(nil),                   // 44: hyper.agent.v1.Event
+	(*Connection)(nil),              // 45: hyper.agent.v1.Connection
+	(*OOM)(nil),                     // 46: hyper.agent.v1.OOM
+	nil,                             // 47: hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	(*timestamppb.Timestamp)(nil),   // 48: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	46, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	48, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
 	1,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
-	45, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	47, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
 	6,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
-	46, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
+	48, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
 	7,  // 5: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
 	1,  // 6: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
-	10, // 7: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
-	11, // 8: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
-	9,  // 9: hyper.agent.v1.CreateContainerRequest.rootfs:type_name -> hyper.agent.v1.Rootfs
-	7,  // 10: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	32, // 11: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	35, // 12: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	36, // 13: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	37, // 14: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	40, // 15: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
-	0,  // 16: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
-	46, // 17: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
-	44, // 18: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	43, // 19: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
-	2,  // 20: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
-	4,  // 21: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
-	8,  // 22: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
-	13, // 23: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
-	15, // 24: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
-	15, // 25: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
-	19, // 26: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
-	21, // 27: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
-	15, // 28: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
-	16, // 29: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
-	16, // 30: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
-	26, // 31: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	28, // 32: hyper.agent.v1.Agent.SaveChanges:input_type -> hyper.agent.v1.SaveChangesRequest
-	16, // 33: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	16, // 34: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	33, // 35: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	38, // 36: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
-	41, // 37: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	3,  // 38: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	5,  // 39: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
-	12, // 40: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	14, // 41: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	17, // 42: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	18, // 43: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	20, // 44: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	22, // 45: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	23, // 46: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	24, // 47: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	25, // 48: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	27, // 49: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	29, // 50: hyper.agent.v1.Agent.SaveChanges:output_type -> hyper.agent.v1.SaveChangesResponse
-	30, // 51: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	31, // 52: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	34, // 53: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	39, // 54: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
-	42, // 55: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	38, // [38:56] is the sub-list for method output_type
-	20, // [20:38] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 7: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
+	13, // 8: hyper.agent.v1.CreateContainerRequest.sockets:type_name -> hyper.agent.v1.Socket
+	11, // 9: hyper.agent.v1.CreateContainerRequest.rootfs:type_name -> hyper.agent.v1.Rootfs
+	9,  // 10: hyper.agent.v1.CreateContainerRequest.memory_volumes:type_name -> hyper.agent.v1.MemoryVolume
+	10, // 11: hyper.agent.v1.MemoryVolume.root:type_name -> hyper.agent.v1.Attributes
+	10, // 12: hyper.agent.v1.MemoryVolume.part:type_name -> hyper.agent.v1.Attributes
+	7,  // 13: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
+	34, // 14: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	37, // 15: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	38, // 16: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	39, // 17: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	42, // 18: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
+	0,  // 19: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
+	48, // 20: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
+	46, // 21: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	45, // 22: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
+	2,  // 23: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
+	4,  // 24: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
+	8,  // 25: hyper.agent.v1.Agent.CreateContainer:input_type -> hyper.agent.v1.CreateContainerRequest
+	15, // 26: hyper.agent.v1.Agent.CreateProcess:input_type -> hyper.agent.v1.CreateProcessRequest
+	17, // 27: hyper.agent.v1.Agent.StartProcess:input_type -> hyper.agent.v1.ProcessRef
+	17, // 28: hyper.agent.v1.Agent.WaitProcess:input_type -> hyper.agent.v1.ProcessRef
+	21, // 29: hyper.agent.v1.Agent.SignalProcess:input_type -> hyper.agent.v1.SignalProcessRequest
+	23, // 30: hyper.agent.v1.Agent.ResizeTerminal:input_type -> hyper.agent.v1.ResizeTerminalRequest
+	17, // 31: hyper.agent.v1.Agent.DeleteProcess:input_type -> hyper.agent.v1.ProcessRef
+	18, // 32: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
+	18, // 33: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
+	28, // 34: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
+	30, // 35: hyper.agent.v1.Agent.SaveChanges:input_type -> hyper.agent.v1.SaveChangesRequest
+	18, // 36: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	18, // 37: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	35, // 38: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	40, // 39: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
+	43, // 40: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	3,  // 41: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	5,  // 42: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
+	14, // 43: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	16, // 44: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	19, // 45: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	20, // 46: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	22, // 47: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	24, // 48: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	25, // 49: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	26, // 50: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	27, // 51: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	29, // 52: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	31, // 53: hyper.agent.v1.Agent.SaveChanges:output_type -> hyper.agent.v1.SaveChangesResponse
+	32, // 54: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	33, // 55: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	36, // 56: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	41, // 57: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
+	44, // 58: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	41, // [41:59] is the sub-list for method output_type
+	23, // [23:41] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_hyper_agent_v1_agent_proto_init() }
@@ -2960,7 +3139,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 	if File_hyper_agent_v1_agent_proto != nil {
 		return
 	}
-	file_hyper_agent_v1_agent_proto_msgTypes[41].OneofWrappers = []any{
+	file_hyper_agent_v1_agent_proto_msgTypes[43].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 		(*Event_Connection)(nil),
 	}
@@ -2970,7 +3149,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,56 +1,61 @@
-package e2e
+package harness
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/hyperhq/hyper/test/harness"
 )
 
-// loop is a loop device that a test has made from a file.
-type loop struct {
-	path, file   string
-	number       int
-	major, minor int64
+// Loop is a loop device that a test has made from a file.
+type Loop struct {
+	// Path is the device's; Major and Minor are its numbers.
+	Path         string
+	Major, Minor int64
+
+	file   string
+	number int
 }
 
-// newLoop makes a loop device that holds text and then newlines, of a size in bytes.
-// It is there until the test ends, or the test removes it.
-func newLoop(t *testing.T, c *harness.Cell, text string, size int) *loop {
+// NewLoop makes a loop device that holds text and then newlines, of a size in bytes.
+// It is there until the test ends, or the test removes it. A machine that makes none
+// has the test skipped.
+func (c *Cell) NewLoop(t interface {
+	T
+	Errorf(format string, args ...any)
+	Skipf(format string, args ...any)
+}, text string, size int) *Loop {
 	t.Helper()
 	data := make([]byte, size)
 	for i := range data {
 		data[i] = '\n'
 	}
 	copy(data, text)
-	l := &loop{file: filepath.Join(hostDir(t, c, nil), "disk")}
+	l := &Loop{file: filepath.Join(c.HostDir(t, nil), "disk")}
 	if err := os.WriteFile(l.file, data, 0o600); err != nil {
-		t.Fatal(err)
+		t.Fatalf("making a loop device: %v", err)
 	}
 	if err := l.attach(); err != nil {
 		t.Skipf("this machine makes no loop devices: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := l.remove(); err != nil {
-			t.Error(err)
+		if err := l.Remove(); err != nil {
+			t.Errorf("%v", err)
 		}
 	})
 	var st unix.Stat_t
-	if err := unix.Stat(l.path, &st); err != nil {
-		t.Fatal(err)
+	if err := unix.Stat(l.Path, &st); err != nil {
+		t.Fatalf("making a loop device: %v", err)
 	}
-	l.major, l.minor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	l.Major, l.Minor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 	return l
 }
 
 // attach takes a free loop device. Others may take it at the same time.
-func (l *loop) attach() error {
+func (l *Loop) attach() error {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -65,7 +70,7 @@ func (l *loop) attach() error {
 		if l.number, err = unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE); err != nil {
 			return err
 		}
-		l.path = fmt.Sprintf("/dev/loop%d", l.number)
+		l.Path = fmt.Sprintf("/dev/loop%d", l.number)
 		if err = l.configure(file); !errors.Is(err, unix.EBUSY) {
 			return err
 		}
@@ -73,8 +78,8 @@ func (l *loop) attach() error {
 	return err
 }
 
-func (l *loop) configure(file *os.File) error {
-	device, err := os.OpenFile(l.path, os.O_RDWR, 0)
+func (l *Loop) configure(file *os.File) error {
+	device, err := os.OpenFile(l.Path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -84,60 +89,60 @@ func (l *loop) configure(file *os.File) error {
 	return unix.IoctlLoopConfigure(int(device.Fd()), &config)
 }
 
-// remove lets the kernel remove the loop device, which it does when nobody has it
+// Remove lets the kernel remove the loop device, which it does when nobody has it
 // open any more.
-func (l *loop) remove() error {
-	if !l.there() {
+func (l *Loop) Remove() error {
+	if !l.There() {
 		return nil
 	}
-	device, err := os.OpenFile(l.path, os.O_RDWR, 0)
+	device, err := os.OpenFile(l.Path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer device.Close()
 	if err := unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
-		return fmt.Errorf("removing %s: %w", l.path, err)
+		return fmt.Errorf("removing %s: %w", l.Path, err)
 	}
 	return nil
 }
 
-// there says whether the loop device still has the file.
-func (l *loop) there() bool {
+// There says whether the loop device still has the file.
+func (l *Loop) There() bool {
 	file, err := os.ReadFile(fmt.Sprintf("/sys/block/loop%d/loop/backing_file", l.number))
 	return err == nil && string(file) == l.file+"\n"
 }
 
-// begins reads the first bytes on the host.
-func (l *loop) begins(t *testing.T, n int) string {
+// Begins reads the first bytes on the host.
+func (l *Loop) Begins(t T, n int) string {
 	t.Helper()
-	f, err := os.Open(l.path)
+	f, err := os.Open(l.Path)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("making a loop device: %v", err)
 	}
 	defer f.Close()
 	data := make([]byte, n)
 	if _, err := f.ReadAt(data, 0); err != nil {
-		t.Fatal(err)
+		t.Fatalf("making a loop device: %v", err)
 	}
 	return string(data)
 }
 
-// as gives the device to a container as `ctr run --device` and CRI do.
-func (l *loop) as(path, access string) harness.Option {
+// As gives the device to a container as `ctr run --device` and CRI do.
+func (l *Loop) As(path, access string) Option {
 	return func(s *specs.Spec) {
 		mode, uid, gid := os.FileMode(0o640), uint32(1000), uint32(29)
 		s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{
-			Path: path, Type: "b", Major: l.major, Minor: l.minor, FileMode: &mode, UID: &uid, GID: &gid,
+			Path: path, Type: "b", Major: l.Major, Minor: l.Minor, FileMode: &mode, UID: &uid, GID: &gid,
 		})
-		l.rule(access)(s)
+		l.Rule(access)(s)
 	}
 }
 
-// rule allows a container to use the device.
-func (l *loop) rule(access string) harness.Option {
+// Rule allows a container to use the device.
+func (l *Loop) Rule(access string) Option {
 	return func(s *specs.Spec) {
 		s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
-			Allow: true, Type: "b", Major: &l.major, Minor: &l.minor, Access: access,
+			Allow: true, Type: "b", Major: &l.Major, Minor: &l.Minor, Access: access,
 		})
 	}
 }
