@@ -99,8 +99,8 @@ test: setup build guest kernel containerd ## Run every test, the end-to-end ones
 	exit $$status
 
 .PHONY: test-matrix test-long
-test-long: setup build guest kernel containerd ## Run the tests that repeat for long: many pods
-	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_LONG=1 $(GO) test -count=1 -timeout 40m -run '///many' ./test/cri
+test-long: setup build guest kernel containerd ## Run the tests that take long: many pods, a GiB through a pod's network
+	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_LONG=1 $(GO) test -count=1 -timeout 40m -run '///(many|heavy)' ./test/cri
 
 test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel, with templates and without
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full $(GO) test -count=1 -timeout 80m ./test/e2e

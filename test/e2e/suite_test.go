@@ -141,6 +141,8 @@ func suite() []test {
 		{name: "network/transfer", run: testTransfer},
 		{name: "network/ctr run --cni", run: testCtrCNI},
 		{name: "network/attached by hooks", run: testHookCNI},
+		{name: "network/ctr run --net-host", run: testNetHost},
+		{name: "network/way out dies", run: testUserNetworkDies, vm: true},
 		{name: "network/metrics", run: testNetworkMetrics, vm: true},
 		{name: "network/forwarded loopback", run: testForwardedLoopback},
 

@@ -26,6 +26,12 @@ const usage = `usage: probe COMMAND
   listen ADDRESS TEXT  answer each TCP connection with TEXT, then with what it sends
   dial ADDRESS         connect by TCP or to a socket's path, send stdin, print the answer
   dials PATH COUNT     connect to a socket COUNT times, one after the other, for an echo
+  serve ADDRESS        serve TCP and UDP as package traffic says
+  connections ADDRESS COUNT
+                       connect COUNT times to another that serves
+  datagrams ADDRESS COUNT SIZE
+                       send COUNT datagrams to another that serves, and print how many were lost
+  offloads INTERFACE   print what the interface leaves to its device
   ping ADDRESS         have an echo by ICMP without a raw socket, as sysctls permit it
   watch DIRECTORY      print its inotify events, as "moved ..data", for good
   files DIRECTORY      make files in it as programs do, and say of each check what came of it
@@ -54,6 +60,14 @@ func run(args []string) error {
 		return dial(words[0])
 	case args[0] == "dials" && len(words) == 2:
 		return dials(words[0], words[1])
+	case args[0] == "serve" && len(words) == 1:
+		return serveTraffic(words[0])
+	case args[0] == "connections" && len(words) == 2:
+		return connections(words[0], words[1])
+	case args[0] == "datagrams" && len(words) == 3:
+		return datagrams(words[0], words[1], words[2])
+	case args[0] == "offloads" && len(words) == 1:
+		return offloads(words[0])
 	case args[0] == "ping" && len(words) == 1:
 		return ping(words[0])
 	case args[0] == "watch" && len(words) == 1:
