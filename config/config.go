@@ -75,6 +75,9 @@ type QEMU struct {
 	Accel string `toml:"accel"`
 	// Firmware is the path of qboot.rom, or empty to search for it.
 	Firmware string `toml:"firmware"`
+	// Files are absolute paths of what QEMU must find when it starts, beside what is
+	// below /usr and beside its binary: it sees no other file of the host.
+	Files []string `toml:"files"`
 	// UIDBase is the first of the user ids as which virtual machines run.
 	UIDBase uint32 `toml:"uid_base"`
 }
@@ -170,6 +173,7 @@ func Default() *Config {
 			ScratchMiB: 10 << 10,
 		},
 		QEMU: QEMU{
+			Files:   []string{},
 			Machine: MachineQ35,
 			Accel:   AccelAuto,
 			UIDBase: 0x70000000,

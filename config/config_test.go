@@ -126,6 +126,7 @@ func TestBadFiles(t *testing.T) {
 		{"accelerator", "[qemu]\naccel = \"xen\"", []string{"config.toml:2", "qemu.accel", `"auto", "kvm", "tcg"`}},
 		{"root's user id", "[qemu]\nuid_base = 0", []string{"config.toml:2", "qemu.uid_base", "from 65536"}},
 		{"root filesystems", "[rootfs]\nby = \"disks\"", []string{"config.toml:2", "rootfs.by", `"auto", "share", "disk"`}},
+		{"relative file", "[qemu]\nfiles = [\"/opt\", \"lib\"]", []string{"config.toml:2", "qemu.files", `"lib"`, "absolute"}},
 		{"relative layers", "[rootfs]\nlayers = \"layers\"", []string{"config.toml:2", "rootfs.layers", "absolute"}},
 		{"no room for layers", "[rootfs]\nlayers_mib = 0", []string{"config.toml:2", "rootfs.layers_mib", "0"}},
 		{"scratch too small", "[rootfs]\nscratch_mib = 1", []string{"config.toml:2", "rootfs.scratch_mib", "16"}},

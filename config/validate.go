@@ -71,6 +71,7 @@ func known() []struct{ key, allowed string } {
 		{"qemu.machine", quoted([]string{MachineQ35, MachineMicroVM})},
 		{"qemu.accel", quoted([]string{AccelAuto, AccelKVM, AccelTCG})},
 		{"qemu.firmware", "an absolute path, or \"\" to search for it"},
+		{"qemu.files", "a list of absolute paths"},
 		{"qemu.uid_base", fmt.Sprintf("a whole number from %d to %d", minUIDBase, int64(maxUIDBase))},
 		{"virtiofsd.path", "an absolute path, or \"\" to search for it"},
 		{"pasta.path", "an absolute path, or \"\" to search for it"},
@@ -159,6 +160,9 @@ func (c *Config) validate(h host, seen positions) error {
 	}
 	for _, arg := range c.Guest.KernelArgs {
 		checks = append(checks, check{"guest.kernel_args", arg, arg != "" && !strings.ContainsAny(arg, " \t\r\n\x00")})
+	}
+	for _, path := range c.QEMU.Files {
+		checks = append(checks, check{"qemu.files", path, filepath.IsAbs(path)})
 	}
 	for _, p := range []struct{ key, path string }{
 		{"guest.kernel", c.Guest.Kernel}, {"guest.image", c.Guest.Image},

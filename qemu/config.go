@@ -42,6 +42,9 @@ type Config struct {
 	Accel string
 	// Firmware is a qboot image; empty means qboot.rom in QEMU's usual places.
 	Firmware string
+	// Files are absolute paths of what else QEMU must find when it starts, where it is
+	// not installed as usual. All it finds else is /usr, and what is beside its binary.
+	Files []string
 	// UIDBase plus the pid of this process is the user and group id of its QEMU
 	// processes: unique on the host while this process lives. 0 means
 	// DefaultUIDBase.

@@ -19,6 +19,8 @@ import (
 // Driver runs virtual machines on this host.
 type Driver struct {
 	binary    string
+	program   string        // the binary without links on its path
+	root      *process.Root // what QEMU sees of the host's files
 	firmware  string
 	machine   string
 	accel     acceleration
@@ -46,6 +48,10 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	program, err := program(binary)
+	if err != nil {
+		return nil, err
+	}
 	firmware, err := findFirmware(cfg.Firmware, binary)
 	if err != nil {
 		return nil, err
@@ -64,6 +70,8 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 	}
 	return &Driver{
 		binary:   binary,
+		program:  program,
+		root:     root(program, cfg.Files, accel.kvm),
 		firmware: firmware,
 		machine:  cfg.Machine,
 		accel:    accel,
@@ -161,13 +169,14 @@ func (l *launch) run() (*machine, error) {
 		namespaces |= unix.CLONE_NEWNET
 	}
 	proc, err := process.Start(process.Spec{
-		Path:       d.binary,
+		Path:       d.program,
 		Args:       arguments(l.spec, p, fd),
 		Env:        []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"},
 		Files:      l.files,
 		User:       &process.User{UID: d.uid, GID: d.uid, Groups: d.accel.groups},
 		Namespaces: namespaces,
 		NetNS:      l.netns,
+		Root:       d.root,
 	})
 	if err != nil {
 		return nil, err

@@ -68,8 +68,12 @@ func newMachine(id, binary string, proc *process.Process, monitor, serial net.Co
 
 // supervise waits for the end of QEMU, and ends all that belongs to it.
 func (m *machine) supervise() {
+	ready := m.monitor.Ready()
 	for running := true; running; {
 		select {
+		case <-ready:
+			ready = nil
+			m.settle()
 		case <-m.stopped:
 			m.endIfBroken()
 		case <-m.proc.Done():
@@ -87,6 +91,20 @@ func (m *machine) supervise() {
 	m.console.finish(lastWordsTimeout)
 	m.err = m.outcome()
 	close(m.done)
+}
+
+// settle takes from QEMU what it has needed to start, or ends it.
+func (m *machine) settle() {
+	err := m.proc.Settle()
+	if err == nil {
+		return
+	}
+	reason := err.Error()
+	m.reason.Store(&reason)
+	ctx, cancel := context.WithTimeout(context.Background(), brokenTimeout)
+	defer cancel()
+	// Its end is waited for by who called this.
+	_ = m.proc.Kill(ctx)
 }
 
 // endIfBroken ends a QEMU whose virtual CPUs have stopped for good: it would keep

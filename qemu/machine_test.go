@@ -208,7 +208,7 @@ func TestUnprivileged(t *testing.T) {
 			t.Errorf("%s is %q, want %q", key, status[key], want)
 		}
 	}
-	for _, ns := range []string{"net", "ipc", "uts"} {
+	for _, ns := range []string{"net", "ipc", "uts", "mnt"} {
 		theirs, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", vm.PID(), ns))
 		ours, err2 := os.Readlink("/proc/self/ns/" + ns)
 		if err := errors.Join(err1, err2); err != nil || theirs == ours {
@@ -219,6 +219,7 @@ func TestUnprivileged(t *testing.T) {
 	if err != nil || strings.Contains(string(environ), "HOME=") {
 		t.Errorf("QEMU's environment is %q, %v", environ, err)
 	}
+	checkRoot(t, vm.PID())
 }
 
 const parentEnv = "HYPER_TEST_PARENT"

@@ -52,6 +52,8 @@ type Spec struct {
 	// NetNS is an open network namespace for it to run in, or nil. It stays the
 	// caller's, as Files do.
 	NetNS *os.File
+	// Root is what the process finds of the host's files; nil lets it see them all.
+	Root *Root
 }
 
 // FD returns the descriptor that Files[i] has in the process.
@@ -60,12 +62,14 @@ func FD(i int) int { return 3 + i }
 // Process is a process that was started. All methods may be called at any time
 // and from any goroutine.
 type Process struct {
-	name  string
-	proc  *os.Process
-	log   *Tail
-	asked atomic.Bool
-	done  chan struct{}
-	err   error // written before done is closed, read after
+	name string
+	proc *os.Process
+	log  *Tail
+	// passing are the places of its root that are for its start only.
+	passing []string
+	asked   atomic.Bool
+	done    chan struct{}
+	err     error // written before done is closed, read after
 }
 
 // ExitError says how a process ended that nobody asked to end.
@@ -116,7 +120,7 @@ func Start(spec Spec) (*Process, error) {
 // run forks the process and waits for it, on one thread that does nothing else:
 // the process dies when this thread does, which may be confined or elsewhere.
 func (p *Process) run(spec Spec, files []*os.File, output *os.File, started chan<- error) {
-	proc, err := fork(spec, files)
+	proc, err := p.fork(spec, files)
 	if err != nil {
 		output.Close()
 		started <- err
@@ -138,7 +142,7 @@ func (p *Process) run(spec Spec, files []*os.File, output *os.File, started chan
 
 // fork starts the process from the calling thread, which it moves and confines first
 // if the process is to be.
-func fork(spec Spec, files []*os.File) (*os.Process, error) {
+func (p *Process) fork(spec Spec, files []*os.File) (_ *os.Process, err error) {
 	// Go marks what it opens itself; this is for what this process was given.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("keep descriptors from being inherited: %w", err)
@@ -146,6 +150,11 @@ func fork(spec Spec, files []*os.File) (*os.Process, error) {
 	if spec.NetNS != nil {
 		if err := unix.Setns(int(spec.NetNS.Fd()), unix.CLONE_NEWNET); err != nil {
 			return nil, fmt.Errorf("enter network namespace %s: %w", spec.NetNS.Name(), err)
+		}
+	}
+	if spec.Root != nil {
+		if p.passing, err = spec.Root.enter(); err != nil {
+			return nil, err
 		}
 	}
 	if spec.User != nil {

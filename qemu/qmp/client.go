@@ -52,6 +52,9 @@ func New(conn net.Conn, onEvent func(Event)) *Client {
 	return c
 }
 
+// Ready is closed once QEMU takes commands: it has made its machine then.
+func (c *Client) Ready() <-chan struct{} { return c.ready }
+
 // Done is closed once the connection is lost or closed, and no event will follow.
 func (c *Client) Done() <-chan struct{} { return c.done }
 

@@ -45,6 +45,7 @@ func NewCold(c *config.Config) (*Cold, error) {
 		Machine:  c.QEMU.Machine,
 		Accel:    c.QEMU.Accel,
 		Firmware: c.QEMU.Firmware,
+		Files:    c.QEMU.Files,
 		UIDBase:  c.QEMU.UIDBase,
 	}, log.L)
 	if err != nil {

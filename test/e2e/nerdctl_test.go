@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,6 +60,36 @@ func (u user) run(args ...string) []string {
 	return append([]string{"run", "--pull", "never", "--runtime", u.Runtime}, args...)
 }
 
+// checkCopies copies between the host and a container that runs. nerdctl looks for its
+// files at the root of its process on the host, which is QEMU's: it finds nothing there,
+// whatever the host has at the same path, and can write nothing.
+func checkCopies(t *testing.T, u user, name string) {
+	t.Helper()
+	dir := t.TempDir()
+	canary := filepath.Join(dir, "canary")
+	if err := os.WriteFile(canary, []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{canary, "/etc/passwd", "/etc/shadow", "/usr/bin/env"} {
+		_, stderr, err := u.try(t, "cp", name+":"+path, filepath.Join(dir, "copy"))
+		if err == nil || !strings.Contains(stderr, "source does not exist") {
+			t.Errorf("copying %s of the container: %v: %s", path, err, stderr)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "copy")); err == nil {
+			t.Errorf("%s of the container is %q", path, b)
+		}
+	}
+	for _, path := range []string{"/written", "/tmp/written", filepath.Join(dir, "written")} {
+		_, stderr, err := u.try(t, "cp", canary, name+":"+path)
+		if err == nil || !strings.Contains(stderr, "unable to copy") {
+			t.Errorf("copying to %s of the container: %v: %s", path, err, stderr)
+		}
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s was written on the host (%v)", path, err)
+		}
+	}
+}
+
 // testNerdctl does what the users of nerdctl do.
 func testNerdctl(t *testing.T, c *harness.Cell) {
 	u := newUser(t, c)
@@ -89,6 +121,7 @@ func testNerdctl(t *testing.T, c *harness.Cell) {
 	if got := u.do(t, "ps", "--format", "{{.Names}} {{.Status}} {{.Ports}}"); !strings.HasPrefix(got, "web Up 0.0.0.0:18080->80/tcp") {
 		t.Errorf("ps prints %q", got)
 	}
+	checkCopies(t, u, "web")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
 	defer cancel()
 	term := u.AtTerminal(t, 91, 37, u.command(ctx, "exec", "-it", "web", "sh"))

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -453,10 +455,36 @@ func testUnprivileged(t *testing.T, c *harness.Cell) {
 			}
 		}
 	}
-	for _, ns := range []string{"net", "ipc"} {
+	for _, ns := range []string{"net", "ipc", "uts", "mnt"} {
 		own, _ := os.Readlink("/proc/self/ns/" + ns)
 		if its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", machines[0].PID, ns)); err != nil || its == own {
 			t.Errorf("its %s namespace is the host's (%s, %v)", ns, its, err)
 		}
+	}
+	checkRootOf(t, machines[0].PID)
+}
+
+// checkRootOf looks for the host's files where a tool that takes a task's process for
+// one of the container does.
+func checkRootOf(t *testing.T, pid int) {
+	t.Helper()
+	canary := filepath.Join(t.TempDir(), "canary")
+	if err := os.WriteFile(canary, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root := fmt.Sprintf("/proc/%d/root", pid)
+	for _, path := range []string{canary, "/etc/passwd", "/etc/shadow", "/usr/bin", "/usr/lib", "/proc/self", "/run/hyper", "/dev/kvm"} {
+		if _, err := os.Lstat(root + path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("QEMU has %s: %v", path, err)
+		}
+	}
+	for _, path := range []string{canary, "/written", "/usr/written", "/etc/written"} {
+		if err := os.WriteFile(root+path, nil, 0o644); !errors.Is(err, unix.EROFS) && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("writing to QEMU's %s: %v", path, err)
+		}
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if n := strings.Count(string(mounts), "\n"); err != nil || n > 4 {
+		t.Errorf("QEMU has %d mounts (%v):\n%s", n, err, mounts)
 	}
 }
