@@ -27,6 +27,10 @@ import (
 // as linux.cgroupsPath has it.
 const CgroupFile = "cgroup"
 
+// processesFile names the one that holds the machine's processes, as package record
+// writes them.
+const processesFile = "pids"
+
 const (
 	// shareTag names the virtio-fs device, guestShare where the guest mounts it.
 	shareTag   = "hyper"
@@ -142,7 +146,7 @@ func (g *guest) boot(phases *phases) error {
 	}
 	g.machine = machine
 	phases.steps["cloned"] = machine.Cloned
-	if err := recordProcesses(filepath.Join(s.opts.Dir, "pids"), machine.Processes()); err != nil {
+	if err := recordProcesses(filepath.Join(s.opts.Dir, processesFile), machine.Processes()); err != nil {
 		g.kill()
 		return err
 	}

@@ -41,7 +41,7 @@ func (g *guest) tryUserNetwork(ctx context.Context) error {
 	}
 	g.userNetwork = daemon
 	processes := append(g.machine.Processes(), factory.Process{PID: daemon.PID(), Name: "pasta"})
-	if err := recordProcesses(filepath.Join(g.sandbox.opts.Dir, "pids"), processes); err != nil {
+	if err := recordProcesses(filepath.Join(g.sandbox.opts.Dir, processesFile), processes); err != nil {
 		g.stopUserNetwork()
 		return err
 	}

@@ -76,6 +76,7 @@ func suite() []test {
 
 		{name: "resources/container's statistics", run: testStats},
 		{name: "resources/pod's statistics", run: testPodStats},
+		{name: "resources/overhead", run: testOverhead, vm: true},
 		{name: "resources/limits", run: testLimits},
 		{name: "resources/out of memory", run: testOOM},
 
