@@ -72,6 +72,7 @@ func suite() []test {
 		{name: "volumes/ConfigMap", run: testConfigMap},
 		{name: "volumes/read-only", run: testReadOnlyVolumes},
 		{name: "volumes/propagation", run: testPropagation},
+		{name: "volumes/user namespace", run: testUserNamespace, new: true},
 		{name: "volumes/gone", run: testVolumeGone},
 
 		{name: "resources/container's statistics", run: testStats},
