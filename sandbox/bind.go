@@ -9,13 +9,13 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
-// bindPrivately binds what is mounted at a source now, and nothing that the host
-// mounts below it later.
+// bindPrepared binds a source by a mount that is what it is to be before anybody sees
+// it: private, or with other owners of its files.
 //
 // The mounts are made private before they are put into the share: what is put
 // there is copied at once to the file system daemon's mounts, and a copy that was
 // still tied to the host's would stay so.
-func bindPrivately(m virtcontainers.HostMount, target string) error {
+func bindPrepared(m virtcontainers.HostMount, target string, maps *idMaps) error {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	recursive := uint(0)
 	if slices.Contains(m.Options, "rbind") {
@@ -26,9 +26,16 @@ func bindPrivately(m virtcontainers.HostMount, target string) error {
 		return fmt.Errorf("binding %s for the container: %w", m.Source, err)
 	}
 	defer unix.Close(tree)
-	private := unix.MountAttr{Propagation: unix.MS_PRIVATE}
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &private); err != nil {
-		return fmt.Errorf("making the bind of %s private: %w", m.Source, err)
+	if m.Private {
+		private := unix.MountAttr{Propagation: unix.MS_PRIVATE}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &private); err != nil {
+			return fmt.Errorf("making the bind of %s private: %w", m.Source, err)
+		}
+	}
+	if !m.IDs.IsZero() {
+		if err := maps.apply(tree, m.IDs); err != nil {
+			return fmt.Errorf("mapping the ids of the bind of %s: %w", m.Source, err)
+		}
 	}
 	if m.ReadOnly {
 		if err := makeReadOnly(tree, ""); err != nil {

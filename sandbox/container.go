@@ -173,8 +173,12 @@ func (c *Container) update(ctx context.Context, agent *agentClient, r *specs.Lin
 	return agent.update(ctx, &agentv1.UpdateContainerRequest{ContainerId: c.id, Resources: data})
 }
 
-// Stats are the numbers of the container's cgroup in the guest.
+// Stats are the numbers of the container's cgroup in the guest. Those of the container
+// that stands for a pod are the sandbox's: see Metrics.
 func (c *Container) Stats(ctx context.Context) (*stats.Metrics, error) {
+	if virtcontainers.RoleOf(c.spec.Annotations) == virtcontainers.PodSandbox {
+		return c.sandbox.Metrics(ctx)
+	}
 	agent, err := c.guest.call()
 	if err != nil {
 		return nil, err

@@ -57,6 +57,9 @@ func (c *Container) follow(copied *volume.Copy) {
 // sender has the agent change the copy of a volume.
 func (c *Container) sender(agent *agentClient, v virtcontainers.Volume) volume.Send {
 	return func(ctx context.Context, changes []*agentv1.VolumeChange) error {
+		for _, change := range changes {
+			change.Uid, change.Gid = v.IDs.Owner(change.Uid, change.Gid)
+		}
 		return agent.changeVolume(ctx, &agentv1.ChangeVolumeRequest{ContainerId: c.id, Target: v.Target, Changes: changes})
 	}
 }

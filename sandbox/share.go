@@ -64,8 +64,10 @@ func (s *share) add(place string, mounts []virtcontainers.HostMount) (err error)
 			err = errors.Join(err, s.drop(place))
 		}
 	}()
+	var maps idMaps
+	defer maps.close()
 	for _, m := range mounts {
-		if err := makeMount(m, filepath.Join(dir, m.Target)); err != nil {
+		if err := makeMount(m, filepath.Join(dir, m.Target), &maps); err != nil {
 			return err
 		}
 	}
@@ -107,13 +109,13 @@ func removeMountPoints(dir string) error {
 	return nil
 }
 
-func makeMount(m virtcontainers.HostMount, target string) error {
+func makeMount(m virtcontainers.HostMount, target string, maps *idMaps) error {
 	if err := makeTarget(m, target); err != nil {
 		return err
 	}
-	if m.Private {
-		// A host before Linux 5.12 cannot, and binds as for a mount that is not.
-		if err := bindPrivately(m, target); !errors.Is(err, unix.ENOSYS) {
+	if m.Private || !m.IDs.IsZero() {
+		// A host before Linux 5.12 cannot, and binds as for a mount that is not private.
+		if err := bindPrepared(m, target, maps); !errors.Is(err, unix.ENOSYS) || !m.IDs.IsZero() {
 			return err
 		}
 	}

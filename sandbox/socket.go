@@ -86,9 +86,10 @@ func (s *hostSocket) dial(ctx context.Context) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil
 }
 
-// message is how the guest is told of the socket.
-func (s *hostSocket) message(target string) *agentv1.Socket {
-	return &agentv1.Socket{Id: s.id, Path: target, Mode: s.stat.Mode & 0o7777, Uid: s.stat.Uid, Gid: s.stat.Gid}
+// message is how the guest is told of the socket, and of where it has it.
+func (s *hostSocket) message(v virtcontainers.Volume) *agentv1.Socket {
+	uid, gid := v.IDs.Owner(s.stat.Uid, s.stat.Gid)
+	return &agentv1.Socket{Id: s.id, Path: v.Target, Mode: s.stat.Mode & 0o7777, Uid: uid, Gid: gid}
 }
 
 // hostSockets are those that the sandbox's containers have.
@@ -115,7 +116,7 @@ func (h *hostSockets) add(life context.Context, volumes []virtcontainers.Volume)
 		h.byID[id] = s
 		h.mu.Unlock()
 		ids = append(ids, id)
-		messages = append(messages, s.message(v.Target))
+		messages = append(messages, s.message(v))
 	}
 	return ids, messages, nil
 }

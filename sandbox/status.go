@@ -3,12 +3,15 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/errdefs"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -54,8 +57,10 @@ func (s *Sandbox) Status() Status {
 	return status
 }
 
-// Metrics are the numbers of the whole guest, its kernel and agent among them.
-// errdefs.ErrUnavailable if it is not ready.
+// Metrics are what the sandbox uses of the host: the processes of its machine, and
+// this one. What that is more than the numbers of its containers is what the machine
+// costs. The network is the guest's, if that answers.
+// errdefs.ErrUnavailable if there is no machine.
 func (s *Sandbox) Metrics(ctx context.Context) (*stats.Metrics, error) {
 	if !s.Status().Ready {
 		return nil, fmt.Errorf("the virtual machine of sandbox %s does not run: %w", s.opts.ID, errdefs.ErrUnavailable)
@@ -63,11 +68,37 @@ func (s *Sandbox) Metrics(ctx context.Context) (*stats.Metrics, error) {
 	s.mu.Lock()
 	g := s.guest
 	s.mu.Unlock()
-	m, err := g.agent.stats(ctx, &agentv1.ContainerRef{})
+	pids, err := s.hostProcesses()
 	if err != nil {
-		return nil, fmt.Errorf("measuring the guest of sandbox %s: %w", s.opts.ID, err)
+		return nil, fmt.Errorf("looking up the processes of sandbox %s: %w", s.opts.ID, err)
 	}
+	used, err := usageOf(pids)
+	if err != nil {
+		return nil, fmt.Errorf("measuring sandbox %s: %w", s.opts.ID, err)
+	}
+	m := used.metrics()
+	inside, err := g.agent.stats(ctx, &agentv1.ContainerRef{})
+	if err != nil {
+		s.log.WithError(err).Warn("the guest does not tell what its network has carried")
+		return m, nil
+	}
+	m.Network = inside.Network
 	return m, nil
+}
+
+// hostProcesses are this process and those that were written down and still live.
+func (s *Sandbox) hostProcesses() ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(s.opts.Dir, record.PidsFile))
+	if err != nil {
+		return nil, err
+	}
+	pids := []int{os.Getpid()}
+	for _, r := range record.Parse(data) {
+		if now, err := record.Of(r.PID, r.Name); err == nil && now == r {
+			pids = append(pids, r.PID)
+		}
+	}
+	return pids, nil
 }
 
 // Done is closed when the sandbox has ended: its machine is gone, for whatever

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/hyperhq/hyper/sandbox/factory"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/sandbox/usernet"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
@@ -106,7 +107,7 @@ func (u *userNetwork) try(ctx context.Context) error {
 	}
 	u.daemon = daemon
 	processes := append(u.guest.machine.Processes(), factory.Process{PID: daemon.PID(), Name: "pasta"})
-	err = recordProcesses(filepath.Join(sandbox.opts.Dir, "pids"), processes)
+	err = recordProcesses(filepath.Join(sandbox.opts.Dir, record.PidsFile), processes)
 	if err == nil {
 		err = u.awaitRoute(ctx)
 	}

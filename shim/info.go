@@ -47,7 +47,7 @@ func printInfo(r io.Reader, w io.Writer) error {
 // mountOptions are those of mounts that are not just passed on to the file system.
 func mountOptions() []string {
 	options := []string{
-		"bind", "rbind", "defaults", "remount", "tmpcopyup",
+		"bind", "rbind", "defaults", "remount", "tmpcopyup", "idmap", "ridmap",
 		"private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable",
 		"async", "sync", "dirsync", "lazytime", "nolazytime", "iversion", "noiversion", "loud", "silent", "mand", "nomand", "acl", "noacl",
 	}
@@ -78,8 +78,8 @@ func runtimeFeatures() features.Features {
 			Apparmor: &features.Apparmor{Enabled: &no},
 			Selinux:  &features.Selinux{Enabled: &no},
 			MountExtensions: &features.MountExtensions{
-				// The share can not map ids.
-				IDMap: &features.IDMap{Enabled: &no},
+				// By the host's mounts, where its kernel and the file system can.
+				IDMap: &features.IDMap{Enabled: &yes},
 			},
 		},
 	}

@@ -67,6 +67,11 @@ func (p *Plan) planDiskMounts(at Placement) error {
 			kept = append(kept, m)
 			continue
 		}
+		ids, err := takeIDMap(&m)
+		if err != nil {
+			return err
+		}
+		device.UID, device.GID = ids.Owner(device.UID, device.GID)
 		access := deviceAccess(p.Guest.Linux.Resources, device.DeviceNumber)
 		if isReadOnly(m.Options) {
 			access = strings.ReplaceAll(access, "w", "")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -23,13 +24,20 @@ var guestTrees = []string{"/proc", "/sys", "/dev"}
 func (p *Plan) planMounts(at Placement) error {
 	for i := range p.Guest.Mounts {
 		m := &p.Guest.Mounts[i]
+		ids, err := takeIDMap(m)
+		if err != nil {
+			return err
+		}
 		switch {
 		case isPodSHM(at, *m):
 			p.planSHM(at, m)
-		case isBind(*m) && isGuestTree(m.Source):
-			p.note("bind of %s shows the guest's own, not the host's", m.Source)
+		case isBind(*m) && !isGuestTree(m.Source):
+			p.planBind(at, i, ids)
+		case !ids.IsZero():
+			return fmt.Errorf("the mount of %s at %s has ids mapped (uidMappings), which only binds of the host's files can have: %w",
+				m.Source, m.Destination, errdefs.ErrNotImplemented)
 		case isBind(*m):
-			p.planBind(at, i)
+			p.note("bind of %s shows the guest's own, not the host's", m.Source)
 		case slices.Contains(guestTypes, m.Type):
 		default:
 			p.planHostMount(at, i)
@@ -72,16 +80,23 @@ func (p *Plan) planEtc(at Placement) error {
 		if p.Guest.Root.Readonly {
 			options = append(options, "ro")
 		}
-		p.Guest.Mounts = append(p.Guest.Mounts, specs.Mount{Destination: destination, Type: "bind", Source: at.Etc[name], Options: options})
+		p.Guest.Mounts = append(p.Guest.Mounts, specs.Mount{
+			Destination: destination, Type: "bind", Source: at.Etc[name], Options: options,
+			// They are of root: that of the container's user namespace, if it has one.
+			UIDMappings: p.Guest.Linux.UIDMappings, GIDMappings: p.Guest.Linux.GIDMappings,
+		})
 	}
 	return nil
 }
 
-func (p *Plan) planBind(at Placement, i int) {
+func (p *Plan) planBind(at Placement, i int, ids *IDMap) {
 	m := &p.Guest.Mounts[i]
 	source := bindSource(*m, at.Bundle)
-	if p.planVolume(at, i, source) {
+	if p.planVolume(at, i, source, ids) {
 		return
+	}
+	if isShared(m.Options) {
+		p.note("what the container mounts below %s does not reach the host, though it asks for that", m.Destination)
 	}
 	options := []string{"bind"}
 	if slices.Contains(m.Options, "rbind") {
@@ -95,6 +110,7 @@ func (p *Plan) planBind(at Placement, i int) {
 		Target:   mountTarget(i),
 		ReadOnly: isReadOnly(m.Options),
 		Private:  isPrivate(m.Options),
+		IDs:      ids,
 	})
 }
 
@@ -172,6 +188,11 @@ func isPrivate(options []string) bool {
 		private = strings.HasSuffix(o, "private") || strings.HasSuffix(o, "unbindable")
 	}
 	return private
+}
+
+// isShared says whether a bind asks for mounts of the container to reach the host.
+func isShared(options []string) bool {
+	return slices.Contains(options, "shared") || slices.Contains(options, "rshared")
 }
 
 func splitPropagation(options []string) (propagation, rest []string) {

@@ -49,12 +49,16 @@ type HostMount struct {
 	ReadOnly bool
 	// Private keeps out of a bind what the host mounts below Source later.
 	Private bool
+	// IDs gives the files of a bind other owners; nil gives them none.
+	IDs *IDMap
 }
 
 // Volume is what a bind names on the host, and the path at which the guest has
 // what stands for it.
 type Volume struct {
 	Source, Target string
+	// IDs gives its files other owners; nil gives them none.
+	IDs *IDMap
 }
 
 // HostHooks are the OCI hooks that run in the runtime's namespace: on the host.

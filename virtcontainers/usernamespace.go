@@ -1,12 +1,9 @@
 package virtcontainers
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/containerd/errdefs"
 )
 
 // planUserNamespace makes up for what root of a user namespace lacks in the
@@ -15,9 +12,6 @@ import (
 // the host's runtime would let it do, as the network would be its own, is
 // permitted to the whole pod instead.
 func (p *Plan) planUserNamespace(at Placement) error {
-	if err := p.refuseMappedMounts(); err != nil {
-		return err
-	}
 	if !slices.ContainsFunc(p.Guest.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }) {
 		return nil
 	}
@@ -27,17 +21,6 @@ func (p *Plan) planUserNamespace(at Placement) error {
 	}
 	if slices.Contains(p.shared, specs.IPCNamespace) {
 		p.bindOwned("mqueue", "/dev/mqueue")
-	}
-	return nil
-}
-
-// refuseMappedMounts refuses mounts with ids of their own: virtio-fs cannot shift
-// the owners of files.
-func (p *Plan) refuseMappedMounts() error {
-	for _, m := range p.Guest.Mounts {
-		if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-			return fmt.Errorf("the mount at %s has ids mapped (uidMappings), which is not supported in a virtual machine: %w", m.Destination, errdefs.ErrNotImplemented)
-		}
 	}
 	return nil
 }

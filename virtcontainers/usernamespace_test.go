@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -72,14 +71,5 @@ func TestAUserNamespacesNetworkIsOpenedAsItsCapabilitiesSay(t *testing.T) {
 		if !maps.Equal(p.Pod.Sysctls, c.want) {
 			t.Errorf("%s: sysctls %v, want %v", name, p.Pod.Sysctls, c.want)
 		}
-	}
-}
-
-func TestMountsWithMappedIDsAreRefused(t *testing.T) {
-	s := newSpec(mapped)
-	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Type: "bind", Source: "/src", Options: []string{"bind"},
-		UIDMappings: []specs.LinuxIDMapping{{HostID: 1, Size: 1}}})
-	if _, err := NewPlan(s, at); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "/vol") {
-		t.Errorf("got %v", err)
 	}
 }

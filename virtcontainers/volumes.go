@@ -38,12 +38,15 @@ type PlannedMemory struct {
 
 // planVolume leaves to the agent a bind that the share cannot carry, and reports
 // whether it is one.
-func (p *Plan) planVolume(at Placement, i int, source string) bool {
+func (p *Plan) planVolume(at Placement, i int, source string, ids *IDMap) bool {
 	m := &p.Guest.Mounts[i]
-	volume := Volume{Source: source, Target: path.Join(at.GuestVolumes, mountTarget(i))}
+	volume := Volume{Source: source, Target: path.Join(at.GuestVolumes, mountTarget(i)), IDs: ids}
 	memory, inMemory := at.MemoryVolumes[source]
 	switch kind := at.Sources[source]; {
 	case inMemory:
+		for _, a := range []*Attributes{&memory.Root, &memory.Directory} {
+			a.UID, a.GID = ids.Owner(a.UID, a.GID)
+		}
 		p.Memory = append(p.Memory, PlannedMemory{memory, volume.Target})
 	case kind == SourceSocket:
 		p.Sockets = append(p.Sockets, volume)

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 // Root is what a process finds of the host's files: an empty file system in a mount
@@ -217,13 +218,7 @@ func relative(path string) string { return "." + filepath.Clean(path) }
 // Settle takes from the process the files that its Root has for its start only, once it
 // has started. It may be called once, and does nothing to a process that is gone.
 func (p *Process) Settle() error {
-	settled := make(chan error)
-	go func() {
-		// The goroutine ends locked, and takes its thread along, which is elsewhere.
-		runtime.LockOSThread()
-		settled <- p.hidePassing()
-	}()
-	err := <-settled
+	err := thread.Do(p.hidePassing)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("hide from %s (pid %d) what it has needed to start: %w", p.name, p.proc.Pid, err)
 	}

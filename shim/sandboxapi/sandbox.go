@@ -16,7 +16,7 @@ type Sandbox interface {
 	Boot(ctx context.Context, o BootOptions) error
 	// Status is what the sandbox is now.
 	Status() Status
-	// Metrics are the numbers of the whole guest.
+	// Metrics are what the sandbox uses of the host.
 	Metrics(ctx context.Context) (*stats.Metrics, error)
 	// Done is closed when the machine has ended and when there never will be
 	// one; Exit then tells how.

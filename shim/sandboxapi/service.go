@@ -150,7 +150,7 @@ func (s *Service) Ping(id string) error {
 	}
 }
 
-// Metrics are the numbers of the sandbox's whole guest. It fails with
+// Metrics are what the sandbox uses of the host. It fails with
 // ErrUnavailable while no machine runs.
 func (s *Service) Metrics(ctx context.Context, id string) (*stats.Metrics, error) {
 	sandbox, err := s.get(id)

@@ -58,6 +58,32 @@ func testPodStats(t *testing.T, n *node) {
 	})
 }
 
+// testOverhead tells what a pod takes of the node from what its container uses: the
+// difference is the machine.
+func testOverhead(t *testing.T, n *node) {
+	p := n.pod(t, nil)
+	p.run(t, []string{"probe", "allocate", "40"}, func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
+	harness.Eventually(t, patience, func() error {
+		r, err := n.runtime.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id})
+		if err != nil {
+			return err
+		}
+		whole := r.Stats.GetLinux()
+		if len(whole.GetContainers()) != 1 {
+			return fmt.Errorf("%d of its containers have statistics", len(whole.GetContainers()))
+		}
+		container := whole.Containers[0]
+		inside, outside := container.GetMemory().GetWorkingSetBytes().GetValue(), whole.GetMemory().GetWorkingSetBytes().GetValue()
+		if inside < 40<<20 || outside < inside+20<<20 || outside > 600<<20 {
+			return fmt.Errorf("the container uses %d bytes, the pod %d", inside, outside)
+		}
+		if of, all := container.GetCpu().GetUsageCoreNanoSeconds().GetValue(), whole.GetCpu().GetUsageCoreNanoSeconds().GetValue(); of == 0 || all <= of {
+			return fmt.Errorf("the container has used processors for %d ns, the pod for %d", of, all)
+		}
+		return nil
+	})
+}
+
 // limits are read inside, from either generation of cgroups.
 const limitsScript = `cd /sys/fs/cgroup
 if [ -f memory.max ]; then cat memory.max; cut -d ' ' -f 1 cpu.max

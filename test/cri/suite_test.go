@@ -75,10 +75,12 @@ func suite() []test {
 		{name: "volumes/ConfigMap", run: testConfigMap},
 		{name: "volumes/read-only", run: testReadOnlyVolumes},
 		{name: "volumes/propagation", run: testPropagation},
+		{name: "volumes/user namespace", run: testUserNamespace, new: true},
 		{name: "volumes/gone", run: testVolumeGone},
 
 		{name: "resources/container's statistics", run: testStats},
 		{name: "resources/pod's statistics", run: testPodStats},
+		{name: "resources/overhead", run: testOverhead, vm: true},
 		{name: "resources/limits", run: testLimits},
 		{name: "resources/out of memory", run: testOOM},
 

@@ -320,3 +320,38 @@ func testVolumeGone(t *testing.T, n *node) {
 		t.Errorf("of the new volume it says %q", got)
 	}
 }
+
+// testUserNamespace has root of a pod be nobody on the node (hostUsers: false), with
+// volumes whose files are the pod's all the same.
+func testUserNamespace(t *testing.T, n *node) {
+	if n.cell.Handler() != "hyper" {
+		t.Skip("the distribution's runc maps no ids of mounts")
+	}
+	const first, count = 100000, 65536
+	ids := []*runtimeapi.IDMapping{{ContainerId: 0, HostId: first, Length: count}}
+	mapped := func(m *runtimeapi.Mount) { m.UidMappings, m.GidMappings = ids, ids }
+	podDir := n.podDir(t, map[string]string{"volume/file": "of root\n"})
+	memory := memoryVolume(t, podDir, 8)
+	config := n.cell.NewKubeVolume(t, map[string]string{"key": "one\n"})
+	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}
+	})
+	c := p.sleeper(t,
+		volume(filepath.Join(podDir, "volume"), "/v", mapped), volume(memory, "/cache", mapped), volume(config.Dir, "/cfg", mapped, readOnly))
+	for what, test := range map[string][2]string{
+		"ids":       {"cat /proc/self/uid_map | xargs; id -u", fmt.Sprintf("0 %d %d\n0", first, count)},
+		"image":     {"stat -c %u:%g /etc/passwd; touch /root/x && stat -c %u:%g /root/x", "0:0\n0:0"},
+		"volume":    {"stat -c %u:%g /v/file; echo x > /v/new && chown 5:6 /v/new && stat -c %u:%g /v/new", "0:0\n5:6"},
+		"memory":    {"stat -c %u:%g /cache; echo x > /cache/x && stat -c %u:%g /cache/x", "0:3000\n0:3000"},
+		"ConfigMap": {"cat /cfg/key; stat -Lc %u:%g /cfg/key", "one\n0:3000"},
+		"files":     {"stat -c %u:%g /etc/hosts /etc/resolv.conf | uniq; echo x > /dev/shm/x && echo shm", "0:0\nshm"},
+	} {
+		if got := c.sh(t, test[0]); got != test[1] {
+			t.Errorf("%s: got %q, want %q", what, got, test[1])
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(podDir, "volume", "new"), &st); err != nil || st.Uid != 5 || st.Gid != 6 {
+		t.Errorf("the container's file is of %d:%d on the node, %v", st.Uid, st.Gid, err)
+	}
+}

@@ -106,6 +106,8 @@ func suite() []test {
 		{name: "task/update", run: testUpdate, vm: true},
 		{name: "task/out of memory", run: testOOM},
 		{name: "task/metrics", run: testMetrics, vm: true},
+		{name: "task/metrics of a pod", run: testPodMetrics, vm: true},
+		{name: "task/metrics of a disk", run: testDiskMetrics, vm: true},
 		{name: "task/pids", run: testPids},
 		{name: "task/events", run: testEvents},
 		{name: "task/events of fast exits", run: testEventsOfFastExits, vm: true},

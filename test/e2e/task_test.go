@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -235,31 +234,6 @@ func testOOM(t *testing.T, c *harness.Cell) {
 		t.Errorf("got %+v", r)
 	}
 	events.Expect(t, "oom "+container.ID, 10*time.Second)
-}
-
-func testMetrics(t *testing.T, c *harness.Cell) {
-	task := running(t, c)
-	// What sets the init up may still be there for a moment.
-	harness.Eventually(t, 10*time.Second, func() error {
-		metric, err := task.Metrics(t)
-		if err != nil {
-			return err
-		}
-		if metric.ID != task.Container.ID || time.Since(metric.Timestamp.AsTime()).Abs() > time.Minute {
-			return fmt.Errorf("they are of %s at %v", metric.ID, metric.Timestamp.AsTime())
-		}
-		if !strings.HasSuffix(metric.Data.GetTypeUrl(), "io.containerd.cgroups.v2.Metrics") {
-			return fmt.Errorf("their type is %s", metric.Data.GetTypeUrl())
-		}
-		var m stats.Metrics
-		if err := proto.Unmarshal(metric.Data.GetValue(), &m); err != nil {
-			return err
-		}
-		if used := m.GetMemory().GetUsage(); m.GetPids().GetCurrent() != 1 || used == 0 || used > 256<<20 || m.GetCPU().GetUsageUsec() == 0 {
-			return fmt.Errorf("got %v", &m)
-		}
-		return nil
-	})
 }
 
 // testPids lists processes, and knows which are execs.
