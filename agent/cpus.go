@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd/errdefs"
@@ -19,65 +20,67 @@ import (
 // maxCPUs bounds how many processors the guest is asked to use.
 const maxCPUs = 1024
 
-// cpus are the guest's processors: those that its machine has, of which some are in use.
+// cpus are the processors of the guest's machine, of which some are in use.
 type cpus struct {
-	sysfs  string // the kernel's directory of processors
-	cgroup string // the root of the cgroups
-	mu     sync.Mutex
+	sysfs   string // the kernel's directory of them
+	cgroups string // the root of the cgroups
+	// changing is held by who brings some into use, or takes some out.
+	changing sync.Mutex
 }
 
 func newCPUs() *cpus {
-	return &cpus{sysfs: "/sys/devices/system/cpu", cgroup: cgroupRoot}
+	return &cpus{sysfs: "/sys/devices/system/cpu", cgroups: cgroupRoot}
 }
 
 // set has the first count processors in use, and no others. It returns how many are,
-// and if these are not as many, why. It goes on where one will not be as it should,
-// and stops when ctx ends: the kernel itself is not to be interrupted.
-func (c *cpus) set(ctx context.Context, count uint32) (uint32, error) {
+// and if these are not so many, why: one that will not be as it should is left so.
+// When ctx ends, what the kernel has begun it still ends.
+func (c *cpus) set(ctx context.Context, count uint32) (have uint32, why string, err error) {
 	if count < 1 || count > maxCPUs {
-		return 0, fmt.Errorf("%d processors: want 1 to %d: %w", count, maxCPUs, errdefs.ErrInvalidArgument)
+		return 0, "", fmt.Errorf("%d processors: want 1 to %d: %w", count, maxCPUs, errdefs.ErrInvalidArgument)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.changing.Lock()
+	defer c.changing.Unlock()
 	present, err := c.list("present")
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	var failed error
+	if most := uint32(present.Count()); count > most {
+		why = fmt.Sprintf("the machine has %d", most)
+	}
 	for cpu := range maxCPUs {
 		if !present.IsSet(cpu) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
-			failed = fmt.Errorf("not in time: %w", err)
-			break
+			return 0, "", fmt.Errorf("changing the processors in use: %w", err)
 		}
-		if err := c.use(cpu, cpu < int(count)); err != nil && failed == nil {
-			failed = err
+		if err := c.use(cpu, cpu < int(count)); err != nil {
+			why = err.Error()
 		}
 	}
-	c.settle()
+	c.tellCgroups()
 	online, err := c.list("online")
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	have := uint32(online.Count())
-	if have < count && failed == nil {
-		failed = fmt.Errorf("the machine has %d processors", present.Count())
+	if have = uint32(online.Count()); have == count {
+		why = ""
 	}
-	return have, failed
+	return have, why, nil
 }
 
 // use brings a processor into use, or takes it out, unless it is so.
 func (c *cpus) use(cpu int, use bool) error {
-	path := filepath.Join(c.sysfs, fmt.Sprintf("cpu%d", cpu), "online")
+	path := filepath.Join(c.sysfs, "cpu"+strconv.Itoa(cpu), "online")
 	is, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && cpu == 0:
-		return nil // many kernels cannot do without the first, and have no such file
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("the kernel cannot bring processors into use while it runs (CONFIG_HOTPLUG_CPU)")
-	case err != nil:
+	if errors.Is(err, fs.ErrNotExist) {
+		if cpu == 0 {
+			return nil // that one can be taken out nowhere any more
+		}
+		return fmt.Errorf("the kernel cannot start or stop processor %d while it runs (CONFIG_HOTPLUG_CPU)", cpu)
+	}
+	if err != nil {
 		return err
 	}
 	want := "0"
@@ -90,15 +93,43 @@ func (c *cpus) use(cpu int, use bool) error {
 	return os.WriteFile(path, []byte(want), 0)
 }
 
-// settle waits until the cgroups know of the processors. Older kernels tell them at some
-// time later, but before they take a set of processors that is written.
-func (c *cpus) settle() {
-	dir, err := os.MkdirTemp(c.cgroup, "cpus-")
+// tellCgroups returns when containers may run on the processors that are in use. Kernels
+// before 6.10 see to that some time later, but at the latest before they take the set of
+// processors of any cgroup.
+func (c *cpus) tellCgroups() {
+	dir, err := os.MkdirTemp(c.cgroups, "cpus-")
 	if err != nil {
-		return // no cgroups: nothing to wait for
+		return // there are none, and nothing to be told
 	}
 	_ = os.WriteFile(filepath.Join(dir, "cpuset.cpus"), []byte("\n"), 0)
 	_ = unix.Rmdir(dir)
+}
+
+// confine leaves in a container's set of processors those that the machine has. They
+// need not be in use: the container is on those of them that are.
+func (c *cpus) confine(r *specs.LinuxResources) error {
+	if r == nil || r.CPU == nil || r.CPU.Cpus == "" {
+		return nil
+	}
+	want, err := parseCPUs(r.CPU.Cpus)
+	if err != nil {
+		return err
+	}
+	present, err := c.list("present")
+	if err != nil {
+		return err
+	}
+	var have []string
+	for cpu := range maxCPUs {
+		if want.IsSet(cpu) && present.IsSet(cpu) {
+			have = append(have, strconv.Itoa(cpu))
+		}
+	}
+	if len(have) == 0 {
+		return fmt.Errorf("the machine has none of processors %s: %w", r.CPU.Cpus, errdefs.ErrInvalidArgument)
+	}
+	r.CPU.Cpus = strings.Join(have, ",")
+	return nil
 }
 
 // list reads one of the kernel's lists of processors.
@@ -107,11 +138,7 @@ func (c *cpus) list(name string) (*unix.CPUSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the processors: %w", err)
 	}
-	set, err := parseCPUs(strings.TrimSpace(string(data)))
-	if err != nil {
-		return nil, fmt.Errorf("listing the processors that are %s: %w", name, err)
-	}
-	return set, nil
+	return parseCPUs(strings.TrimSpace(string(data)))
 }
 
 // parseCPUs reads a list as of cpuset(7), such as "0-2,5". Processors beyond maxCPUs
@@ -133,15 +160,4 @@ func parseCPUs(list string) (*unix.CPUSet, error) {
 		}
 	}
 	return set, nil
-}
-
-// formatCPUs writes a list of processors.
-func formatCPUs(set *unix.CPUSet) string {
-	var list []string
-	for cpu := range maxCPUs {
-		if set.IsSet(cpu) {
-			list = append(list, strconv.Itoa(cpu))
-		}
-	}
-	return strings.Join(list, ",")
 }
