@@ -30,6 +30,7 @@ type Agent struct {
 	events *events
 	oom    *oomWatch
 	guest  guest
+	cpus   *cpus
 	// network is the guest's own. forwards has a place for each connection that
 	// may be forwarded to it at once.
 	network  *network
@@ -64,6 +65,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		relays:     newRelays(hub),
 		volumes:    newVolumes(),
 		settled:    make(chan struct{}),
+		cpus:       newCPUs(),
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
 		making:     map[string]bool{},
@@ -227,7 +229,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	}
 	defer release()
 	c := &container{
-		id: id, log: a.log, forker: a.forker, stateDir: stateDir,
+		id: id, log: a.log, forker: a.forker, stateDir: stateDir, machine: a.cpus,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
 	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {

@@ -32,6 +32,7 @@ type container struct {
 	log      *logger
 	forker   *forker
 	stateDir string // the directory that holds libcontainer's for each container
+	machine  *cpus
 	cgroup   cgroup
 	init     *process
 	// namespaces of the container, as its spec wants them.
@@ -96,6 +97,9 @@ func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *age
 		if err := addDisks(spec, c.nodes, disks); err != nil {
 			return err
 		}
+	}
+	if err := c.machine.confine(spec.Linux.Resources); err != nil {
+		return err
 	}
 	config, err := containerConfig(c.id, spec)
 	if err != nil {

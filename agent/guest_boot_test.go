@@ -98,9 +98,9 @@ func startGuest(t testing.TB, kernelDir, agent string) *testGuest {
 	g.listener = l.(*net.UnixListener)
 	cmd := exec.Command("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", "tcg,thread=single", "-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
-		"-cpu", "max,-erms", "-smp", "1", "-m", "512", "-bios", "/usr/share/qemu/qboot.rom",
+		"-cpu", "max,-erms", "-smp", "4", "-m", "512", "-bios", "/usr/share/qemu/qboot.rom",
 		"-kernel", filepath.Join(kernelDir, "vmlinux"), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests hyper.channel=serial "+clockArgs()+os.Getenv("HYPER_TEST_KERNEL_ARGS"),
+		"-append", "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests maxcpus=1 hyper.channel=serial "+clockArgs()+os.Getenv("HYPER_TEST_KERNEL_ARGS"),
 		"-serial", "file:"+g.console,
 		"-device", "virtio-rng-pci",
 		"-chardev", "socket,reconnect=1,id=agent,path="+socket,
@@ -160,7 +160,7 @@ func clockArgs() string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("tsc=reliable tsc_early_khz=%.0f ", mhz*1000)
+	return fmt.Sprintf("tsc=reliable tsc_early_khz=%.0f lpj=%.0f ", mhz*1000, mhz*1e6/250)
 }
 
 func (g *testGuest) connect(t testing.TB) {

@@ -63,6 +63,9 @@ func (c *container) update(ctx context.Context, update []byte) error {
 		return fmt.Errorf("cannot update container %s: it is stopped: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
 	merged, err := mergeResources(c.resources, update)
+	if err == nil {
+		err = c.machine.confine(merged)
+	}
 	if err != nil {
 		return err
 	}

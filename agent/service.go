@@ -28,6 +28,14 @@ func (s *service) SetClock(_ context.Context, req *agentv1.SetClockRequest) (*ag
 	return &agentv1.SetClockResponse{}, setClock(req.GetNow())
 }
 
+func (s *service) SetCPUs(ctx context.Context, req *agentv1.SetCPUsRequest) (*agentv1.SetCPUsResponse, error) {
+	if err := s.agent.booted(ctx); err != nil {
+		return nil, err
+	}
+	count, why, err := s.agent.cpus.set(ctx, req.GetCount())
+	return &agentv1.SetCPUsResponse{Count: count, Why: why}, err
+}
+
 func (s *service) CreateContainer(ctx context.Context, req *agentv1.CreateContainerRequest) (*agentv1.CreateContainerResponse, error) {
 	c, err := s.agent.createContainer(ctx, s.streams, req)
 	if err != nil {

@@ -27,6 +27,13 @@ type Sizing struct {
 	VCPUs     uint32
 }
 
+// FixesVCPUs says whether annotations name the number of virtual CPUs, which then does
+// not follow the containers' limits.
+func FixesVCPUs(annotations map[string]string) bool {
+	_, ok := annotations[AnnotationPrefix+annotationVCPUs]
+	return ok
+}
+
 // Limits is the largest virtual machine that a sandbox may have: the
 // configured bounds, or where there are none what this host has.
 func (c *Config) Limits() Sizing { return c.limits(thisHost()) }

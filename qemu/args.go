@@ -59,7 +59,7 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 		"-accel", accelArgument(p),
 		"-machine", machineArgument(p, backend != ""),
 		"-cpu", cpuModel(p),
-		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", spec.VCPUs),
+		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%[1]d,threads=1", processors(spec)),
 		"-m", memoryArgument(spec, p),
 	}
 	if p.machine == MachineMicroVM {
@@ -223,6 +223,7 @@ func commandLine(spec virtcontainers.VMSpec, p platform) string {
 			args = append(args, "init_on_alloc=1")
 		}
 	}
+	args = append(args, processorArguments(spec, p)...)
 	if p.growthMiB(spec) > 0 {
 		args = append(args, growingGuest()...)
 	}

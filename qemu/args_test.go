@@ -70,7 +70,7 @@ func TestArguments(t *testing.T) {
 			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 hyper.channel=serial] ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 lpj=10400000 hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
 			`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +

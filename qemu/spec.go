@@ -32,8 +32,8 @@ func checkSpec(spec virtcontainers.VMSpec) error {
 	switch {
 	case spec.ID == "" || len(spec.ID) > 128 || !graphic(spec.ID):
 		return invalid("an id is 1 to 128 printable characters without a space")
-	case spec.VCPUs < 1 || spec.VCPUs > maxVCPUs:
-		return invalid("%d virtual CPUs: use 1 to %d", spec.VCPUs, maxVCPUs)
+	case spec.VCPUs < 1 || processors(spec) > maxVCPUs:
+		return invalid("%d virtual CPUs, and %d at most: use 1 to %d", spec.VCPUs, processors(spec), maxVCPUs)
 	case spec.MemoryMiB < minMemoryMiB:
 		return invalid("%d MiB of memory is too little: use at least %d", spec.MemoryMiB, minMemoryMiB)
 	}

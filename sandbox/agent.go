@@ -88,6 +88,13 @@ func (a *agentClient) setClock(ctx context.Context, r *agentv1.SetClockRequest) 
 	return err
 }
 
+// setCPUs returns how many processors the guest says it uses, and if these are not as
+// many as asked for, why.
+func (a *agentClient) setCPUs(ctx context.Context, count uint32) (have uint32, why string, err error) {
+	reply, err := call(ctx, createTimeout, a.raw.SetCPUs, &agentv1.SetCPUsRequest{Count: count})
+	return reply.GetCount(), printable(reply.GetWhy(), maxErrorText), err
+}
+
 func (a *agentClient) setNetwork(ctx context.Context, r *agentv1.SetNetworkRequest) error {
 	_, err := call(ctx, callTimeout, a.raw.SetNetwork, r)
 	return err

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -76,12 +77,13 @@ func (s *Sandbox) planMachine(o BootOptions) (hardware, error) {
 	annotations := make(map[string]string)
 	maps.Copy(annotations, spec.Annotations)
 	maps.Copy(annotations, o.Annotations)
-	size, err := s.size(annotations, &o.Resources)
-	if err == nil && spec.Linux != nil {
-		size, err = virtcontainers.SizeFor(size, virtcontainers.Size(s.opts.Config.Limits()), spec.Linux.Resources)
+	limits := []*specs.LinuxResources{&o.Resources}
+	if spec.Linux != nil {
+		limits = append(limits, spec.Linux.Resources)
 	}
+	size, err := s.size(annotations, limits...)
 	// What its containers will need is not known.
-	return hardware{size: size, pod: o.pod(spec), share: true}, err
+	return hardware{sizing: size, pod: o.pod(spec), share: true}, err
 }
 
 // pod is what the machine is to be.
@@ -99,28 +101,43 @@ func (o BootOptions) pod(spec *specs.Spec) virtcontainers.Pod {
 
 // hardware is what a machine is given.
 type hardware struct {
-	size virtcontainers.Size
-	pod  virtcontainers.Pod
+	sizing
+	pod virtcontainers.Pod
 	// share says that it has a share of files.
 	share bool
 }
 
-// size is how large the machine must be for what annotations and limits ask.
-func (s *Sandbox) size(annotations map[string]string, r *specs.LinuxResources) (virtcontainers.Size, error) {
+// sizing is how large a machine is, and how far its processors follow what it runs.
+type sizing struct {
+	// size is what is needed at first. Its memory is what the machine begins with.
+	size virtcontainers.Size
+	// leastCPUs is how many processors the machine begins with and always has, and
+	// mostCPUs how many it can have.
+	leastCPUs, mostCPUs uint32
+}
+
+// size is how large the machine must be for what annotations ask, and for each of limits
+// for itself: they are of the same containers, as different parties know them.
+func (s *Sandbox) size(annotations map[string]string, limits ...*specs.LinuxResources) (sizing, error) {
 	asked, err := s.opts.Config.ApplyAnnotations(annotations)
 	if err != nil {
-		return virtcontainers.Size{}, err
+		return sizing{}, err
 	}
 	pod, err := virtcontainers.PodResources(annotations)
 	if err != nil {
-		return virtcontainers.Size{}, err
+		return sizing{}, err
 	}
-	most := virtcontainers.Size(s.opts.Config.Limits())
-	size, err := virtcontainers.SizeFor(virtcontainers.Size(asked), most, pod)
-	if err != nil {
-		return virtcontainers.Size{}, err
+	size, most := virtcontainers.Size(asked), virtcontainers.Size(s.opts.Config.Limits())
+	for _, r := range append(limits, pod) {
+		if size, err = virtcontainers.SizeFor(size, most, r); err != nil {
+			return sizing{}, err
+		}
 	}
-	return virtcontainers.SizeFor(size, most, r)
+	if config.FixesVCPUs(annotations) {
+		size.VCPUs = asked.VCPUs
+		return sizing{size: size, leastCPUs: asked.VCPUs, mostCPUs: asked.VCPUs}, nil
+	}
+	return sizing{size: size, leastCPUs: asked.VCPUs, mostCPUs: virtcontainers.RoomFor(size.VCPUs, most.VCPUs)}, nil
 }
 
 // writeEtc writes the files of the pod's containers in /etc, and gives their paths

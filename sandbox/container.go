@@ -137,8 +137,8 @@ func (c *Container) isPaused() bool {
 	return c.paused
 }
 
-// Update changes the container's limits in the guest, and before that the memory of
-// the machine, if they need more. A memory limit that the machine cannot hold beside
+// Update changes the container's limits in the guest, and before that the memory and
+// the processors of the machine, if they need more. A memory limit that the machine cannot hold beside
 // those of its other containers is an errdefs.ErrInvalidArgument. When it fails the
 // limits are as before.
 func (c *Container) Update(ctx context.Context, r *specs.LinuxResources) error {
@@ -150,7 +150,7 @@ func (c *Container) Update(ctx context.Context, r *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("updating container %s: %w", c.id, err)
 	}
-	// Afterwards, because then less memory may do.
+	// Afterwards, because then less may do.
 	defer c.guest.refit(context.WithoutCancel(ctx))
 	if err := c.update(ctx, agent, r); err != nil {
 		c.sandbox.undoLimits(c, before)
@@ -163,7 +163,11 @@ func (c *Container) update(ctx context.Context, agent *agentClient, r *specs.Lin
 	if err := c.guest.fit(ctx); err != nil {
 		return err
 	}
-	for _, note := range virtcontainers.GuestResources(r) {
+	notes, err := virtcontainers.GuestResources(r, virtcontainers.RoleOf(c.spec.Annotations))
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
 		c.log.Warn(note)
 	}
 	data, err := json.Marshal(r)

@@ -34,7 +34,7 @@ type ContainerOptions struct {
 // CreateContainer makes a container whose init process waits to be started. The
 // first container boots the machine unless Boot has, in a size that holds its
 // limits, and in the network namespace that its configuration names. For a later
-// one the machine gets the memory that the limits need together. When it
+// one the machine gets the memory and processors that the limits need together. When it
 // fails nothing is left of the container; a machine that booted stays for the
 // next, until Stop.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
+	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // CgroupFile names the file in a sandbox's directory that holds the pod's cgroup,
@@ -58,8 +59,10 @@ type guest struct {
 	disks                disks
 	cgroup               *cgroup.Group // nil if the processes stay where they are
 	kernel, version      string        // of the guest's kernel and agent, as they say
-	// fitting has room for the one who changes the machine's size.
+	// fitting has room for the one who changes the machine's size. cpus is how many
+	// processors the guest was last asked to use, which is of whose turn it is.
 	fitting chan struct{}
+	cpus    uint32
 	err     error
 }
 
@@ -71,6 +74,7 @@ func newGuest(s *Sandbox, h hardware) *guest {
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
 		fitting:  make(chan struct{}, 1),
+		cpus:     h.leastCPUs,
 	}
 }
 
@@ -141,7 +145,8 @@ func (g *guest) boot(phases *phases) error {
 	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
 		ID:           s.opts.ID,
 		Dir:          s.opts.Dir,
-		Size:         g.size,
+		Size:         virtcontainers.Size{MemoryMiB: g.size.MemoryMiB, VCPUs: g.leastCPUs},
+		MaxVCPUs:     g.mostCPUs,
 		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
 		ShareTag:     shareTag,
 		ShareDir:     shareDir,
@@ -240,6 +245,11 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		return err
 	}
 	phases.end("clock")
+	// Before the network, whose cards have a queue for each of them.
+	if cpus := min(g.size.VCPUs, g.mostCPUs); cpus > g.cpus {
+		g.setCPUs(ctx, cpus)
+		phases.end("cpus")
+	}
 	if g.network, err = newGuestNetwork(g); err != nil {
 		g.session.Close()
 		return err

@@ -11,23 +11,30 @@ import (
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
-// growTimeout bounds how long a guest may take to put more memory to use: it may
-// still be loading its modules.
+// growTimeout bounds how long a guest may take to put more memory and processors to
+// use: it may still be loading its modules.
 const growTimeout = 30 * time.Second
 
 // need is how large the machine must be for the containers that the sandbox has,
 // and those in more. The lock is the caller's.
-func (s *Sandbox) need(base virtcontainers.Size, more ...*specs.LinuxResources) (virtcontainers.Size, error) {
+func (s *Sandbox) need(g *guest, more ...*specs.LinuxResources) (virtcontainers.Size, error) {
 	for _, c := range s.containers {
 		more = append(more, c.limits)
 	}
-	return virtcontainers.SizeFor(base, virtcontainers.Size(s.opts.Config.Limits()), more...)
+	base := virtcontainers.Size{MemoryMiB: g.size.MemoryMiB, VCPUs: g.leastCPUs}
+	size, err := virtcontainers.SizeFor(base, virtcontainers.Size(s.opts.Config.Limits()), more...)
+	size.VCPUs = min(size.VCPUs, g.mostCPUs)
+	return size, err
 }
 
-// fit gives the machine the memory that its containers' limits need. When they need
-// more than it has, it waits until the guest has it; when they need less, the guest
-// gives back what it can, which nobody waits for. The guest must be ready.
-func (g *guest) fit(ctx context.Context) error {
+// fit gives the machine the memory and the processors that its containers' limits need.
+// When they need more than it has, it waits until the guest has it; when they need less
+// memory, the guest gives back what it can, which nobody waits for. Processors it keeps:
+// more containers may be about to come. The guest must be ready.
+func (g *guest) fit(ctx context.Context) error { return g.resize(ctx, false) }
+
+// resize is fit, which takes processors away too if fewer is set.
+func (g *guest) resize(ctx context.Context, fewer bool) error {
 	ctx, cancel := context.WithTimeout(ctx, growTimeout)
 	defer cancel()
 	select {
@@ -37,7 +44,7 @@ func (g *guest) fit(ctx context.Context) error {
 		return fmt.Errorf("waiting for another resize of the virtual machine: %w", ctx.Err())
 	}
 	g.sandbox.mu.Lock()
-	size, err := g.sandbox.need(g.size)
+	size, err := g.sandbox.need(g)
 	g.sandbox.mu.Unlock()
 	if err != nil {
 		return err
@@ -46,7 +53,11 @@ func (g *guest) fit(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making room for the containers' memory limits: %w", err)
 	}
-	g.sandbox.log.WithField("asked_mib", size.MemoryMiB).WithField("memory_mib", reached).Debug("the virtual machine fits its containers")
+	if size.VCPUs > g.cpus || fewer {
+		g.setCPUs(ctx, size.VCPUs)
+	}
+	g.sandbox.log.WithField("asked_mib", size.MemoryMiB).WithField("memory_mib", reached).WithField("vcpus", g.cpus).
+		Debug("the virtual machine fits its containers")
 	return nil
 }
 
@@ -63,8 +74,8 @@ func (g *guest) refit(ctx context.Context) {
 	if _, err := g.call(); err != nil {
 		return
 	}
-	if err := g.fit(ctx); err != nil && !errdefs.IsUnavailable(err) {
-		g.sandbox.log.WithError(err).Warn("taking memory back from the virtual machine")
+	if err := g.resize(ctx, true); err != nil && !errdefs.IsUnavailable(err) {
+		g.sandbox.log.WithError(err).Warn("taking memory and processors back from the virtual machine")
 	}
 }
 
@@ -75,7 +86,7 @@ func (s *Sandbox) setLimits(c *Container, r *specs.LinuxResources) (before *spec
 	defer s.mu.Unlock()
 	before = c.limits
 	c.limits = virtcontainers.ChangedLimits(before, r)
-	if _, err := s.need(c.guest.size); err != nil {
+	if _, err := s.need(c.guest); err != nil {
 		c.limits = before
 		return nil, err
 	}

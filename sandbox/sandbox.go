@@ -231,12 +231,12 @@ func (s *Sandbox) reserve(c *Container) error {
 		return err
 	}
 	if s.guest != nil {
-		if _, err := s.need(s.guest.size, c.spec.Linux.Resources); err != nil {
+		if _, err := s.need(s.guest, c.spec.Linux.Resources); err != nil {
 			return err
 		}
 	}
 	c.limits = c.spec.Linux.Resources
-	c.guest, err = s.machineLocked(hardware{size: size, pod: c.plan.Pod, share: c.wantsShare()})
+	c.guest, err = s.machineLocked(hardware{sizing: size, pod: c.plan.Pod, share: c.wantsShare()})
 	if err != nil {
 		return err
 	}

@@ -296,9 +296,9 @@ func TestGuestResourcesDropsTheHostsHardware(t *testing.T) {
 		Network: &specs.LinuxNetwork{},
 		Rdma:    map[string]specs.LinuxRdma{"mlx": {}},
 	}
-	notes := GuestResources(r)
-	want := &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}, BlockIO: &specs.LinuxBlockIO{Weight: &weight}}
-	if !reflect.DeepEqual(r, want) || len(notes) != 4 {
-		t.Errorf("%+v, notes %q", r, notes)
+	notes, err := GuestResources(r, Alone)
+	want := &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0", Shares: &shares}}
+	if err != nil || !reflect.DeepEqual(r, want) || len(notes) != 5 {
+		t.Errorf("%+v, notes %q, %v", r, notes, err)
 	}
 }

@@ -17,26 +17,33 @@ func (p *Plan) planResources(at Placement) error {
 	}
 	p.Guest.Linux.CgroupsPath = path.Join("/hyper", at.ID)
 	if r := p.Guest.Linux.Resources; r != nil {
-		p.Notes = append(p.Notes, GuestResources(r)...)
+		notes, err := GuestResources(r, at.Role)
+		if err != nil {
+			return err
+		}
+		p.Notes = append(p.Notes, notes...)
 	}
 	return nil
 }
 
-// GuestResources takes out of r what makes sense on the host alone, and returns
-// a note for each thing taken.
-func GuestResources(r *specs.LinuxResources) (notes []string) {
+// GuestResources takes out of r what makes sense on the host alone, or puts it as the
+// guest understands it, and returns a note for each thing taken. A set of processors
+// that is none is an errdefs.ErrInvalidArgument.
+func GuestResources(r *specs.LinuxResources, role Role) (notes []string, err error) {
 	drop := func(what string) {
 		notes = append(notes, what+" speaks of the host's hardware: not applied in the guest")
 	}
-	if r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") {
-		drop("linux.resources.cpu.cpus/mems")
-		r.CPU.Cpus, r.CPU.Mems = "", ""
+	if r.CPU != nil {
+		if r.CPU.Cpus, err = guestCPUSet(r.CPU.Cpus, role); err != nil {
+			return nil, err
+		}
+		if r.CPU.Mems != "" {
+			drop("linux.resources.cpu.mems")
+			r.CPU.Mems = ""
+		}
 	}
-	if b := r.BlockIO; b != nil && (len(b.WeightDevice)+len(b.ThrottleReadBpsDevice)+len(b.ThrottleWriteBpsDevice)+
-		len(b.ThrottleReadIOPSDevice)+len(b.ThrottleWriteIOPSDevice) > 0) {
-		drop("a device's limit in linux.resources.blockIO")
-		r.BlockIO = &specs.LinuxBlockIO{Weight: b.Weight, LeafWeight: b.LeafWeight}
-	}
+	notes = append(notes, guestBlockIO(r)...)
+	notes = append(notes, notesOnHugePages(r)...)
 	if r.Rdma != nil {
 		drop("linux.resources.rdma")
 		r.Rdma = nil
@@ -45,6 +52,35 @@ func GuestResources(r *specs.LinuxResources) (notes []string) {
 	if r.Network != nil {
 		drop("linux.resources.network")
 		r.Network = nil
+	}
+	return notes, nil
+}
+
+// guestBlockIO takes out what no guest does. Weights share the time of a disk between
+// those who use it, and each container has disks of its own, or the share, which is none.
+func guestBlockIO(r *specs.LinuxResources) (notes []string) {
+	b := r.BlockIO
+	if b == nil {
+		return nil
+	}
+	if len(b.WeightDevice)+len(b.ThrottleReadBpsDevice)+len(b.ThrottleWriteBpsDevice)+
+		len(b.ThrottleReadIOPSDevice)+len(b.ThrottleWriteIOPSDevice) > 0 {
+		notes = append(notes, "a device's limit in linux.resources.blockIO speaks of the host's hardware: not applied in the guest")
+	}
+	if b.Weight != nil || b.LeafWeight != nil {
+		notes = append(notes, "linux.resources.blockIO.weight: not applied, because the containers of a guest do not share a disk")
+	}
+	r.BlockIO = nil
+	return notes
+}
+
+// notesOnHugePages says of huge pages that a container may use that there are none, unless
+// somebody in the guest sets some aside.
+func notesOnHugePages(r *specs.LinuxResources) (notes []string) {
+	for _, h := range r.HugepageLimits {
+		if h.Limit > 0 {
+			notes = append(notes, fmt.Sprintf("linux.resources.hugepageLimits: the limit for pages of %s is the guest's, which sets none aside by itself (vm.nr_hugepages)", h.Pagesize))
+		}
 	}
 	return notes
 }
@@ -82,10 +118,9 @@ const unlimitedMemory = int64(1) << 60
 // errdefs.ErrInvalidArgument that says which would.
 func SizeFor(base, most Size, limits ...*specs.LinuxResources) (Size, error) {
 	size := base
-	var memory, cpus uint64
+	var memory uint64
 	for _, r := range limits {
 		memory += memoryLimitMiB(r)
-		cpus += wholeCPUs(r)
 	}
 	if memory > 0 {
 		size.MemoryMiB = max(size.MemoryMiB, memory+guestReserve(memory))
@@ -95,7 +130,7 @@ func SizeFor(base, most Size, limits ...*specs.LinuxResources) (Size, error) {
 				memory, inAll(limits), most.MemoryMiB, guestReserve(memory), mostLimits(most.MemoryMiB), errdefs.ErrInvalidArgument)
 		}
 	}
-	size.VCPUs = max(size.VCPUs, uint32(min(cpus, uint64(most.VCPUs))))
+	size.VCPUs = max(size.VCPUs, uint32(min(wholeCPUs(limits), uint64(most.VCPUs))))
 	return size, nil
 }
 
@@ -115,14 +150,6 @@ func memoryLimitMiB(r *specs.LinuxResources) uint64 {
 	return (uint64(*r.Memory.Limit) + 1<<20 - 1) >> 20
 }
 
-// wholeCPUs is how many processors a container's quota fills, 0 if it has none.
-func wholeCPUs(r *specs.LinuxResources) uint64 {
-	if r == nil || r.CPU == nil || r.CPU.Quota == nil || r.CPU.Period == nil || *r.CPU.Quota <= 0 || *r.CPU.Period == 0 {
-		return 0
-	}
-	return (uint64(*r.CPU.Quota) + *r.CPU.Period - 1) / *r.CPU.Period
-}
-
 // ChangedLimits are the limits that size a machine after an update: those of
 // update, and those of now where it has none.
 func ChangedLimits(now, update *specs.LinuxResources) *specs.LinuxResources {
@@ -134,9 +161,7 @@ func ChangedLimits(now, update *specs.LinuxResources) *specs.LinuxResources {
 		if r.Memory != nil && r.Memory.Limit != nil {
 			changed.Memory = &specs.LinuxMemory{Limit: r.Memory.Limit}
 		}
-		if r.CPU != nil && r.CPU.Quota != nil {
-			changed.CPU = &specs.LinuxCPU{Quota: r.CPU.Quota, Period: r.CPU.Period}
-		}
+		changed.CPU = changedCPU(changed.CPU, r.CPU)
 	}
 	return changed
 }

@@ -111,8 +111,11 @@ type VMSpec struct {
 	// Dir is a private directory of this VM that exists and is the caller's to
 	// remove once the VM is gone.
 	Dir string
-	// VCPUs is the number of virtual CPUs, at least 1.
+	// VCPUs is the number of virtual CPUs that the guest begins with, at least 1.
 	VCPUs uint32
+	// MaxVCPUs is how many the machine has: those beyond VCPUs lie idle until the
+	// guest takes them into use. What is not above VCPUs means no more than that.
+	MaxVCPUs uint32
 	// MemoryMiB is the guest's RAM, at least 64.
 	MemoryMiB uint64
 	// MaxMemoryMiB is how far it may grow while it runs; what is not above

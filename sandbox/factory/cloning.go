@@ -19,6 +19,7 @@ import (
 type Kind struct {
 	Size         virtcontainers.Size
 	MaxMemoryMiB uint64
+	MaxVCPUs     uint32
 	Shared       bool // they have a share
 	Debug        bool
 }
@@ -50,7 +51,7 @@ func storeOf(c *config.Config) *template.Store {
 // template was saved, or boots if there is none that is of use. When it fails nothing
 // is left behind.
 func (f *Cloning) Make(ctx context.Context, spec Spec) (*Machine, error) {
-	kind := Kind{Size: spec.Size, MaxMemoryMiB: spec.MaxMemoryMiB, Shared: spec.ShareDir != "", Debug: spec.Debug}
+	kind := Kind{Size: spec.Size, MaxMemoryMiB: spec.MaxMemoryMiB, MaxVCPUs: spec.MaxVCPUs, Shared: spec.ShareDir != "", Debug: spec.Debug}
 	machine, key, err := f.clone(ctx, spec, kind)
 	switch {
 	case err == nil:
@@ -173,7 +174,7 @@ func (f *Cloning) sharing(ctx context.Context, vm virtcontainers.VMSpec, im *tem
 
 // template is the machine that is saved for a kind.
 func (f *Cold) template(kind Kind) (virtcontainers.VMSpec, error) {
-	vm, err := f.vmSpec(Spec{ID: "template", Size: kind.Size, MaxMemoryMiB: kind.MaxMemoryMiB, Debug: kind.Debug})
+	vm, err := f.vmSpec(Spec{ID: "template", Size: kind.Size, MaxMemoryMiB: kind.MaxMemoryMiB, MaxVCPUs: kind.MaxVCPUs, Debug: kind.Debug})
 	vm.Shared = kind.Shared
 	return vm, err
 }

@@ -22,6 +22,8 @@ type Spec struct {
 	Size virtcontainers.Size
 	// MaxMemoryMiB is how far its memory may grow while it runs.
 	MaxMemoryMiB uint64
+	// MaxVCPUs is how many processors its guest may take into use while it runs.
+	MaxVCPUs uint32
 	// ShareDir is the directory of the host that the guest sees as a virtio-fs
 	// device with tag ShareTag; empty if it needs none.
 	ShareTag, ShareDir string
@@ -104,6 +106,7 @@ func (f *Cold) vmSpec(spec Spec) (virtcontainers.VMSpec, error) {
 		ID:           spec.ID,
 		Dir:          spec.Dir,
 		VCPUs:        spec.Size.VCPUs,
+		MaxVCPUs:     spec.MaxVCPUs,
 		MemoryMiB:    spec.Size.MemoryMiB,
 		MaxMemoryMiB: spec.MaxMemoryMiB,
 		Kernel:       kernel,

@@ -128,6 +128,10 @@ func suite() []test {
 		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
+		{name: "processors/at the start", run: testProcessorsAtStart, vm: true},
+		{name: "processors/follow the pod", run: testProcessorsFollow, vm: true},
+		{name: "processors/again and again", run: testProcessorsAgain, vm: true},
+
 		{name: "template/start", run: testTemplate, vm: true},
 		{name: "template/damaged", run: testDamagedTemplate, vm: true},
 		{name: "template/builder killed", run: testKilledBuilder, vm: true},

@@ -10,6 +10,7 @@ import (
 type AgentService interface {
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
 	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
+	SetCPUs(context.Context, *SetCPUsRequest) (*SetCPUsResponse, error)
 	CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
 	CreateProcess(context.Context, *CreateProcessRequest) (*CreateProcessResponse, error)
 	StartProcess(context.Context, *ProcessRef) (*StartProcessResponse, error)
@@ -57,6 +58,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.SetClock(ctx, &req)
+			},
+			"SetCPUs": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetCPUsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetCPUs(ctx, &req)
 			},
 			"CreateContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req CreateContainerRequest
@@ -183,6 +191,7 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 type AgentClient interface {
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
 	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
+	SetCPUs(context.Context, *SetCPUsRequest) (*SetCPUsResponse, error)
 	CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
 	CreateProcess(context.Context, *CreateProcessRequest) (*CreateProcessResponse, error)
 	StartProcess(context.Context, *ProcessRef) (*StartProcessResponse, error)
@@ -222,6 +231,14 @@ func (c *agentClient) Configure(ctx context.Context, req *ConfigureRequest) (*Co
 func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*SetClockResponse, error) {
 	var resp SetClockResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetClock", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetCPUs(ctx context.Context, req *SetCPUsRequest) (*SetCPUsResponse, error) {
+	var resp SetCPUsResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetCPUs", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

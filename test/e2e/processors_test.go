@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyperhq/hyper/test/harness"
+)
+
+// cpuQuota is a container's limit in hundredths of a processor.
+func cpuQuota(hundredths int64) harness.Option {
+	return func(s *specs.Spec) { s.Linux.Resources.CPU = cpuLimit(hundredths) }
+}
+
+func cpuLimit(hundredths int64) *specs.LinuxCPU {
+	quota, period := hundredths*1000, uint64(100000)
+	return &specs.LinuxCPU{Quota: &quota, Period: &period}
+}
+
+// cpuSet is a container's set of processors.
+func cpuSet(cpus string) harness.Option {
+	return func(s *specs.Spec) { s.Linux.Resources.CPU = &specs.LinuxCPU{Cpus: cpus} }
+}
+
+// processors is on how many processors a container can run.
+func processors(t *testing.T, task *harness.Task) string {
+	t.Helper()
+	return strings.TrimSpace(task.Shell(t, "nproc").Stdout)
+}
+
+func checkProcessors(t *testing.T, when string, want int, tasks ...*harness.Task) {
+	t.Helper()
+	for _, task := range tasks {
+		if got := processors(t, task); got != fmt.Sprint(want) {
+			t.Errorf("%s: a container has %q processors, want %d", when, got, want)
+		}
+	}
+}
+
+// configureFour allows machines of four processors, also where the host has fewer.
+func configureFour(t *testing.T, c *harness.Cell) {
+	t.Helper()
+	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n[qemu]\naccel = \"tcg\"\n")
+}
+
+// testProcessorsFollow adds containers, changes and deletes them, while one keeps every
+// processor busy.
+func testProcessorsFollow(t *testing.T, c *harness.Cell) {
+	configureFour(t, c)
+	first, add := newPod(t, c)
+	checkProcessors(t, "at first", 1, first)
+	if r := first.Shell(t, "for i in 1 2 3 4; do sh -c 'while :; do :; done' & done"); r.Status != 0 {
+		t.Fatalf("got %+v", r)
+	}
+	second := add(harness.Args("sleep", "1000"), cpuQuota(120)).Create(t, harness.IO{})
+	second.Start(t)
+	checkProcessors(t, "with a limit of 1.2", 2, first, second)
+	third := add(harness.Args("sleep", "1000"), cpuQuota(70)).Create(t, harness.IO{})
+	third.Start(t)
+	checkProcessors(t, "with limits of 1.2 and 0.7", 2, first, second, third)
+
+	if err := second.Update(t, &specs.LinuxResources{CPU: cpuLimit(900)}); err != nil {
+		t.Fatal(err)
+	}
+	checkProcessors(t, "with a limit above what there may be", 4, first, second, third)
+	if err := second.Update(t, &specs.LinuxResources{CPU: cpuLimit(160)}); err != nil {
+		t.Fatal(err)
+	}
+	checkProcessors(t, "with limits of 1.6 and 0.7", 3, first, second, third)
+	for _, task := range []*harness.Task{second, third} {
+		if err := task.Kill(t, 9, false); err != nil {
+			t.Fatal(err)
+		}
+		task.Wait(t, harness.Patience)
+		task.Delete(t)
+	}
+	checkProcessors(t, "when the others are deleted", 1, first)
+}
+
+// testProcessorsAgain takes processors into use and out of use, again and again, while
+// every one is busy.
+func testProcessorsAgain(t *testing.T, c *harness.Cell) {
+	configureFour(t, c)
+	task := running(t, c, ownCgroup)
+	if r := task.Shell(t, "for i in 1 2 3 4; do sh -c 'while :; do :; done' & done"); r.Status != 0 {
+		t.Fatalf("got %+v", r)
+	}
+	begin := time.Now()
+	for i := range 10 {
+		want := 4 - 3*(i%2)
+		if err := task.Update(t, &specs.LinuxResources{CPU: cpuLimit(int64(want) * 100)}); err != nil {
+			t.Fatal(err)
+		}
+		checkProcessors(t, fmt.Sprintf("change %d", i), want, task)
+	}
+	t.Logf("%v for each change, with a look", time.Since(begin)/10)
+}
+
+// testProcessorsAtStart: a program finds what its limit needs from its first instruction,
+// or what an annotation says.
+func testProcessorsAtStart(t *testing.T, c *harness.Cell) {
+	configureFour(t, c)
+	fixed := harness.Annotation(hyperAnnotation+"vcpus", "2")
+	for _, test := range []struct {
+		name    string
+		options []harness.Option
+		want    string
+	}{
+		{"a limit", []harness.Option{cpuQuota(250)}, "3"},
+		{"a set of the host's", []harness.Option{cpuSet("61-62")}, "2"},
+		{"an annotation", []harness.Option{fixed, cpuQuota(400)}, "2"},
+		{"an annotation and a set", []harness.Option{fixed, cpuSet("1")}, "1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c.CheckLeaks(t)
+			r := c.Container(t, append(test.options, harness.Args("nproc"))...).Run(t, harness.IO{})
+			if r.Stdout != test.want+"\n" || r.Status != 0 {
+				t.Errorf("it has %+v, want %s", r, test.want)
+			}
+		})
+	}
+}
