@@ -14,8 +14,9 @@ const (
 	// maxParked is how many streams may be open that no process has claimed.
 	maxParked = 256
 	// parkTime is how long a stream waits for its process, and a process for
-	// its streams.
-	parkTime = 10 * time.Second
+	// its streams. On a host with too much to do a guest may stand still for many
+	// seconds in between.
+	parkTime = time.Minute
 )
 
 // streams holds the byte streams that the host has opened until the processes
