@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -47,7 +46,7 @@ func (u *userNetwork) start(ctx context.Context) {
 		u.log.WithError(err).Warn("the host's network cannot be shared with a virtual machine, and the pod has no network but its loopback")
 		return
 	}
-	u.log.Warn("the host's network cannot be shared with a virtual machine: the pod gets outbound IPv4 connections in user mode, and none come in")
+	u.log.Warnf("the host's network cannot be shared with a virtual machine: the pod gets outbound connections by %v in user mode, and none come in", u.daemon.Families())
 }
 
 // keep gives the pod its network again whenever it is lost, until ctx ends, and then
@@ -117,8 +116,8 @@ func (u *userNetwork) try(ctx context.Context) error {
 	return err
 }
 
-// awaitRoute waits until the namespace has a way out: pasta adds the interface, its
-// address and the default route one after the other.
+// awaitRoute waits until the namespace has its ways out: pasta adds the interface, and
+// for each family an address and the default route, one after the other.
 func (u *userNetwork) awaitRoute(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, userNetworkTimeout)
 	defer cancel()
@@ -129,20 +128,32 @@ func (u *userNetwork) awaitRoute(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	there := false
+	var there usernet.Families
 	err := u.guest.network.ns.Follow(ctx, func(now virtcontainers.Network) {
-		if slices.ContainsFunc(now.Routes, isDefault) {
-			there = true
+		if there = defaultRoutes(now); there == u.daemon.Families() {
 			cancel()
 		}
 	})
-	if there {
+	switch {
+	case there == u.daemon.Families():
+		return nil
+	case there != usernet.Families{} && errors.Is(err, context.DeadlineExceeded):
+		u.log.Warnf("the pod gets outbound connections by %v only: does the host let namespaces have both?", there)
 		return nil
 	}
 	return fmt.Errorf("waiting for the interface of user mode: %w", errors.Join(err, u.daemon.Err()))
 }
 
-func isDefault(r virtcontainers.Route) bool { return r.Destination.Bits() == 0 }
+// defaultRoutes are the families by which a network has a default route.
+func defaultRoutes(n virtcontainers.Network) (f usernet.Families) {
+	for _, r := range n.Routes {
+		if r.Destination.Bits() == 0 {
+			f.IPv4 = f.IPv4 || r.Destination.Addr().Is4()
+			f.IPv6 = f.IPv6 || r.Destination.Addr().Is6()
+		}
+	}
+	return f
+}
 
 // stop takes the network away again, if there is one.
 func (u *userNetwork) stop() {

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -427,22 +430,41 @@ func readFromAny(t *testing.T, queues []*os.File) []byte {
 // TestJoinKeepsLoopbackFromTheLink sends what a hostile guest may: frames that are
 // for the loopback of whoever makes sockets of them.
 func TestJoinKeepsLoopbackFromTheLink(t *testing.T) {
-	const ipType = 0x0800
-	pod, host := newPod(t)
-	queue := pollable(t, join(t, pod, "eth0", 1).Queues...)[0]
-	wire := packetSocket(t, host, "veth0")
-	send := func(destination string) {
-		header := "\x45\x00\x00\x14" + "\x00\x00\x00\x00" + "\x40\x11\x00\x00" + "\x0a\x00\x02\x64" + destination
-		write(t, queue, append(make([]byte, vnetHeader), frame(ipType, header)...))
-	}
-	for _, refused := range []string{"\x7f\x00\x00\x01", "\x7f\x01\x02\x03", "\x00\x00\x00\x00"} {
-		send(refused)
-	}
-	// What was let through would arrive before this.
-	const allowed = "\x0a\x00\x02\x02"
-	send(allowed)
-	got := readFrame(t, wire, 0, ipType)
-	if destination := string(got[ethernetLen+16 : ethernetLen+20]); destination != allowed {
-		t.Errorf("a packet for %x came through", destination)
+	for _, family := range []struct {
+		name string
+		// header is the packet's until the destination, and kind what it is.
+		header  string
+		kind    uint16
+		refused []string
+		allowed string
+	}{
+		{"IPv4", "\x45\x00\x00\x14" + "\x00\x00\x00\x00" + "\x40\x11\x00\x00" + "\x0a\x00\x02\x64", 0x0800,
+			[]string{"127.0.0.1", "127.1.2.3", "0.0.0.0"}, "10.0.2.2"},
+		{"IPv6", "\x60\x00\x00\x00" + "\x00\x00\x3b\x40" + string(net.ParseIP("fd00::64")), 0x86dd,
+			[]string{"::1", "::", "::ffff:127.0.0.1", "::7f00:1"}, "64:ff9b::127.0.0.1"},
+	} {
+		t.Run(family.name, func(t *testing.T) {
+			pod, host := newPod(t)
+			queue := pollable(t, join(t, pod, "eth0", 1).Queues...)[0]
+			wire := packetSocket(t, host, "veth0")
+			send := func(destination string) {
+				packet := family.header + string(netip.MustParseAddr(destination).AsSlice())
+				write(t, queue, append(make([]byte, vnetHeader), frame(family.kind, packet)...))
+			}
+			for _, refused := range family.refused {
+				send(refused)
+			}
+			// What was let through would arrive before this.
+			send(family.allowed)
+			want := netip.MustParseAddr(family.allowed)
+			at := ethernetLen + len(family.header)
+			for to := (netip.Addr{}); to != want; { // the kernel says things of its own
+				got := readFrame(t, wire, 0, int(family.kind))
+				to, _ = netip.AddrFromSlice(got[at : at+len(want.AsSlice())])
+				if slices.Contains(family.refused, to.String()) {
+					t.Errorf("a packet for %v came through", to)
+				}
+			}
+		})
 	}
 }

@@ -7,13 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noDestinations are the IPv4 networks that no frame may be for: to a program that
-// makes sockets of frames (pasta) they would be the host's own loopback.
-func noDestinations() []netlink.TcU32Key {
-	const destination = 16 // where an IPv4 header has it
-	return []netlink.TcU32Key{
-		{Mask: 0xff000000, Val: 127 << 24, Off: destination},
-		{Mask: 0xff000000, Val: 0, Off: destination},
+// destination is what a header of a protocol has of where a packet goes.
+type destination struct {
+	protocol uint16
+	keys     []netlink.TcU32Key
+}
+
+// noDestinations are the networks that no frame may be for: to a program that makes
+// sockets of frames (pasta) they would be the host's own loopback.
+func noDestinations() []destination {
+	const at4, at6 = 16, 24 // where the headers have it
+	return []destination{
+		{unix.ETH_P_IP, []netlink.TcU32Key{{Mask: 0xff000000, Val: 127 << 24, Off: at4}}},
+		{unix.ETH_P_IP, []netlink.TcU32Key{{Mask: 0xff000000, Val: 0, Off: at4}}},
+		// ::/64, in which there are ::1, :: and what is an IPv4 address to a socket.
+		{unix.ETH_P_IPV6, []netlink.TcU32Key{{Mask: 0xffffffff, Val: 0, Off: at6}, {Mask: 0xffffffff, Val: 0, Off: at6 + 4}}},
 	}
 }
 
@@ -21,15 +29,15 @@ func noDestinations() []netlink.TcU32Key {
 // kernel has act_gact, which would drop it. The tap must have been redirected; its
 // filters go with it.
 func (t *Tap) refuseLoopback(h *netlink.Handle, tap netlink.Link) error {
-	for i, key := range noDestinations() {
+	for i, d := range noDestinations() {
 		err := h.FilterAdd(&netlink.U32{
 			FilterAttrs: netlink.FilterAttrs{
 				LinkIndex: tap.Attrs().Index,
 				Parent:    netlink.HANDLE_MIN_INGRESS,
 				Priority:  uint16(i + 1), // before the one that redirects
-				Protocol:  unix.ETH_P_IP,
+				Protocol:  d.protocol,
 			},
-			Sel:     &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL, Nkeys: 1, Keys: []netlink.TcU32Key{key}},
+			Sel:     &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL, Nkeys: uint8(len(d.keys)), Keys: d.keys},
 			Actions: []netlink.Action{netlink.NewMirredAction(tap.Attrs().Index)},
 		})
 		if err != nil {

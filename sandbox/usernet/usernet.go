@@ -33,16 +33,22 @@ type Config struct {
 
 // Daemon is a program that was started.
 type Daemon struct {
-	proc *process.Process
-	file string
+	proc     *process.Process
+	file     string
+	families Families
 }
 
 // Start starts the program; the namespace has its interface a moment later. When
 // Start fails nothing is left behind.
 //
-// Errors: ErrNotFound if there is no such program, and those of process.Start.
+// Errors: ErrNotFound if there is no such program, ErrUnavailable if the host has no
+// default route, and those of process.Start.
 func Start(cfg Config) (*Daemon, error) {
 	path, err := find(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	families, err := hostFamilies()
 	if err != nil {
 		return nil, err
 	}
@@ -57,26 +63,25 @@ func Start(cfg Config) (*Daemon, error) {
 	}
 	proc, err := process.Start(process.Spec{
 		Path: path,
-		Args: arguments(file),
+		Args: arguments(file, families),
 		Env:  []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"},
 	})
 	if err != nil {
 		return nil, errors.Join(err, release(file))
 	}
-	return &Daemon{proc: proc, file: file}, nil
+	return &Daemon{proc: proc, file: file, families: families}, nil
 }
 
 // arguments let connections out and none in: not from the host's ports, and not to
 // its loopback, be it by the gateway's address or by ports of the namespace.
-func arguments(netns string) []string {
-	return []string{
-		"--foreground", "--stderr", "--quiet", "--ipv4-only",
+func arguments(netns string, families Families) []string {
+	return append([]string{
+		"--foreground", "--stderr", "--quiet",
 		"--runas", "0:0", // who may enter the namespace; it keeps two capabilities
-		"--netns-only", "--netns", netns, "--config-net", "--ns-ifname", "eth0",
-		"--address", "10.0.2.100", "--netmask", "24", "--gateway", "10.0.2.2", "--mtu", "1500",
+		"--netns-only", "--netns", netns, "--config-net", "--ns-ifname", "eth0", "--mtu", "1500",
 		"--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none",
-		"--no-dhcp",
-	}
+		"--no-dhcp", "--no-dhcpv6", "--no-ra",
+	}, families.arguments()...)
 }
 
 func find(path string) (string, error) {
@@ -92,6 +97,9 @@ func find(path string) (string, error) {
 
 // PID is the program's host process.
 func (d *Daemon) PID() int { return d.proc.PID() }
+
+// Families are those by which the namespace gets a default route.
+func (d *Daemon) Families() Families { return d.families }
 
 // Done is closed once the program is gone, and Err then says why.
 func (d *Daemon) Done() <-chan struct{} { return d.proc.Done() }

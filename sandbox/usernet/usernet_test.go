@@ -26,8 +26,10 @@ import (
 const (
 	// patience bounds what takes milliseconds on an idle machine.
 	patience = 20 * time.Second
-	// hostAddress is the host's, of which nothing but this test's process is.
-	hostAddress = "10.56.0.2"
+	// hostAddress4 and hostAddress6 are the host's, of which there is nothing but
+	// this test's process.
+	hostAddress4 = "10.56.0.2"
+	hostAddress6 = "fd56::2"
 	// insideVariable says that this process has its namespaces already.
 	insideVariable = "HYPER_TEST_NETNS"
 )
@@ -53,24 +55,25 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// needHost skips a test where it cannot run, and gives the host its route.
-func needHost(t *testing.T) {
+// needHost skips a test where it cannot run, and gives the host its routes.
+func needHost(t *testing.T, families Families) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("making network namespaces needs root")
 	}
 	link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "wan0"}
 	link.Name = "up0"
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(hostAddress), Mask: net.CIDRMask(24, 32)}}
 	steps := []func() error{
 		func() error { return setUp("lo") },
 		func() error { return netlink.LinkAdd(link) },
-		func() error { return netlink.AddrAdd(link, address) },
 		func() error { return setUp("wan0") },
 		func() error { return setUp("up0") },
-		func() error {
-			return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Index, Gw: net.ParseIP("10.56.0.1")})
-		},
+	}
+	if families.IPv4 {
+		steps = append(steps, func() error { return giveRoute(link, hostAddress4+"/24", "10.56.0.1") })
+	}
+	if families.IPv6 {
+		steps = append(steps, func() error { return giveRoute(link, hostAddress6+"/64", "fd56::1") })
 	}
 	for i, step := range steps {
 		if err := step(); err != nil {
@@ -82,6 +85,22 @@ func needHost(t *testing.T) {
 			t.Errorf("removing the host's network: %v", err)
 		}
 	})
+}
+
+func giveRoute(link netlink.Link, address, gateway string) error {
+	ip, network, err := net.ParseCIDR(address)
+	if err != nil {
+		return err
+	}
+	flags := 0
+	if ip.To4() == nil {
+		flags = unix.IFA_F_NODAD // or it may not be used for seconds
+	}
+	network.IP = ip
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: network, Flags: flags}); err != nil {
+		return err
+	}
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(gateway)})
 }
 
 func setUp(name string) error {
@@ -124,8 +143,8 @@ func (p pod) do(do func() error) error {
 	})
 }
 
-// awaitRoute waits for the last thing that the program adds.
-func (p pod) awaitRoute(t *testing.T, d *Daemon) {
+// awaitRoutes waits for the last things that the program adds.
+func (p pod) awaitRoutes(t *testing.T, d *Daemon) {
 	t.Helper()
 	events, done := make(chan netlink.RouteUpdate), make(chan struct{})
 	err := netlink.RouteSubscribeWithOptions(events, done, netlink.RouteSubscribeOptions{Namespace: nsHandle(p.file), ListExisting: true})
@@ -138,16 +157,17 @@ func (p pod) awaitRoute(t *testing.T, d *Daemon) {
 		}
 	}()
 	limit := time.After(patience)
-	for {
+	for got := (Families{}); got != d.Families(); {
 		select {
 		case e := <-events:
 			if e.Type == unix.RTM_NEWROUTE && e.Gw != nil {
-				return
+				got.IPv4 = got.IPv4 || e.Family == netlink.FAMILY_V4
+				got.IPv6 = got.IPv6 || e.Family == netlink.FAMILY_V6
 			}
 		case <-d.Done():
 			t.Fatalf("the program has ended: %v", d.Err())
 		case <-limit:
-			t.Fatal("the namespace has got no default route")
+			t.Fatalf("the namespace has not got default routes of %v", d.Families())
 		}
 	}
 }
@@ -191,12 +211,12 @@ func closeDaemon(t *testing.T, d *Daemon) {
 }
 
 // startPasta starts the program itself, for a namespace of the test's.
-func startPasta(t *testing.T) (d *Daemon, dir string, p pod) {
+func startPasta(t *testing.T, families Families) (d *Daemon, dir string, p pod) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
 		t.Skip("no pasta: install passt (`make setup`):", err)
 	}
-	needHost(t)
+	needHost(t, families)
 	dir, p = t.TempDir(), newPod(t)
 	d, err := Start(Config{NetNS: p.path(), Dir: dir})
 	if err != nil {
@@ -221,12 +241,28 @@ func awaitEnd(t *testing.T, d *Daemon) *process.ExitError {
 	return exit
 }
 
-// TestConnections connects from the namespace, by TCP and UDP, to an address of the
-// host; nothing is left once the program is closed.
+// TestConnections connects from the namespace, by TCP and UDP, to addresses of the
+// host of which it has default routes; nothing is left once the program is closed.
 func TestConnections(t *testing.T) {
-	d, dir, p := startPasta(t)
-	p.awaitRoute(t, d)
-	for _, network := range []string{"tcp4", "udp4"} {
+	for _, families := range []Families{{IPv4: true}, {IPv6: true}, {IPv4: true, IPv6: true}} {
+		t.Run(families.String(), func(t *testing.T) { testConnections(t, families) })
+	}
+}
+
+func testConnections(t *testing.T, families Families) {
+	d, dir, p := startPasta(t, families)
+	if d.Families() != families {
+		t.Fatalf("the namespace is to get %v", d.Families())
+	}
+	p.awaitRoutes(t, d)
+	var networks []string
+	if families.IPv4 {
+		networks = append(networks, "tcp4", "udp4")
+	}
+	if families.IPv6 {
+		networks = append(networks, "tcp6", "udp6")
+	}
+	for _, network := range networks {
 		address := echo(t, network)
 		var answer [5]byte
 		err := p.do(func() error {
@@ -257,8 +293,12 @@ func TestConnections(t *testing.T) {
 // says.
 func echo(t *testing.T, network string) (address string) {
 	t.Helper()
-	any := net.JoinHostPort(hostAddress, "0")
-	if network == "udp4" {
+	ip := hostAddress4
+	if strings.HasSuffix(network, "6") {
+		ip = hostAddress6
+	}
+	any := net.JoinHostPort(ip, "0")
+	if strings.HasPrefix(network, "udp") {
 		conn, err := net.ListenPacket(network, any)
 		if err != nil {
 			t.Fatal(err)
@@ -288,8 +328,8 @@ func echo(t *testing.T, network string) (address string) {
 
 // TestKilled kills the program: that is told, and what it had is gone with Close.
 func TestKilled(t *testing.T) {
-	d, dir, p := startPasta(t)
-	p.awaitRoute(t, d)
+	d, dir, p := startPasta(t, Families{IPv4: true})
+	p.awaitRoutes(t, d)
 	if err := unix.Kill(d.PID(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -303,35 +343,24 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.awaitRoute(t, again)
+	p.awaitRoutes(t, again)
 	closeDaemon(t, again)
 	wantNothing(t, dir, p)
 }
 
 // TestNoRoute starts the program on a host without any network.
 func TestNoRoute(t *testing.T) {
-	d, dir, p := startPasta(t)
-	closeDaemon(t, d)
-	link, err := netlink.LinkByName("up0")
-	if err == nil {
-		err = netlink.LinkSetDown(link)
+	needHost(t, Families{})
+	dir, p := t.TempDir(), newPod(t)
+	if _, err := Start(Config{Path: "/bin/true", NetNS: p.path(), Dir: dir}); !errdefs.IsUnavailable(err) {
+		t.Errorf("got %v", err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d, err = Start(Config{NetNS: p.path(), Dir: dir}); err != nil {
-		t.Fatal(err)
-	}
-	if exit := awaitEnd(t, d); exit.Clean || !strings.Contains(exit.Log, "interface") {
-		t.Errorf("it ended (%s), saying %q", exit.How, exit.Log)
-	}
-	closeDaemon(t, d)
 	wantNothing(t, dir, p)
 }
 
 // TestStartFails starts what cannot be started.
 func TestStartFails(t *testing.T) {
-	needHost(t)
+	needHost(t, Families{IPv4: true})
 	p := newPod(t)
 	t.Run("no program", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())

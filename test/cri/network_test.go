@@ -127,17 +127,21 @@ func testInterface(t *testing.T, n *node) {
 	c.exec(t, "ping", "-c", "1", "-W", "10", "-s", fmt.Sprint(harness.PodMTU-28), harness.PodGateway4)
 }
 
-// testHostPort publishes a port on the node.
+// testHostPort publishes a port on the node, by both families.
 func testHostPort(t *testing.T, n *node) {
 	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
 		c.PortMappings = []*runtimeapi.PortMapping{{Protocol: runtimeapi.Protocol_TCP, ContainerPort: 7000, HostPort: 17000}}
 	})
 	p.serve(t, ":7000", "hello")
-	if got := askFromNode(t, net.JoinHostPort(harness.PodGateway4, "17000"), "text"); got != "hello\ntext" {
-		t.Errorf("the node's address answers %q", got)
-	}
-	if got := n.pod(t, nil).sleeper(t).ask(t, net.JoinHostPort(harness.PodGateway4, "17000"), "text"); got != "hello\ntext" {
-		t.Errorf("asked by another pod it answers %q", got)
+	other := n.pod(t, nil).sleeper(t)
+	for _, gateway := range []string{harness.PodGateway4, harness.PodGateway6} {
+		address := net.JoinHostPort(gateway, "17000")
+		if got := askFromNode(t, address, "text"); got != "hello\ntext" {
+			t.Errorf("%s answers %q", address, got)
+		}
+		if got := other.ask(t, address, "text"); got != "hello\ntext" {
+			t.Errorf("asked by another pod %s answers %q", address, got)
+		}
 	}
 }
 

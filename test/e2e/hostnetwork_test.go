@@ -56,7 +56,7 @@ func testNetHost(t *testing.T, c *harness.Cell) {
 	}
 	log := inside.LogSize()
 	stdout, stderr, err := ctr(t, inside, "", "run", "--rm", "--net-host", "--runtime", inside.Runtime, image.Name, id,
-		"sh", "-c", "ip route | grep ^default; nslookup "+harness.OutsideName+" | grep ^Address | tail -1; "+outsidePage)
+		"sh", "-c", "{ ip route; ip -6 route; } | grep ^default | cut -d' ' -f-5; nslookup "+harness.OutsideName+" | grep ^Address | tail -1; "+outsidePage)
 	if err != nil {
 		t.Fatalf("%v: %s%s", err, stdout, stderr)
 	}
@@ -66,8 +66,8 @@ func testNetHost(t *testing.T, c *harness.Cell) {
 	if inside.Runtime != harness.RuntimeHyper {
 		return
 	}
-	if !strings.HasPrefix(stdout, "default via 10.0.2.2 dev eth0") {
-		t.Errorf("its first command found the route %q", stdout)
+	if !strings.HasPrefix(stdout, "default via 10.0.2.2 dev eth0\ndefault via fe80::2 dev eth0\n") {
+		t.Errorf("its first command found the routes %q", stdout)
 	}
 	if said, err := inside.LogFrom(log); err != nil || !strings.Contains(string(said), "the host's network cannot be shared") {
 		t.Errorf("no warning in the log, %v", err)

@@ -145,6 +145,7 @@ func suite() []test {
 		{name: "network/given", run: testGivenNetwork},
 		{name: "network/later", run: testLaterNetwork},
 		{name: "network/transfer", run: testTransfer},
+		{name: "network/several queues", run: testQueues, vm: true},
 		{name: "network/ctr run --cni", run: testCtrCNI},
 		{name: "network/attached by hooks", run: testHookCNI},
 		{name: "network/ctr run --net-host", run: testNetHost},

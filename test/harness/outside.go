@@ -11,30 +11,37 @@ import (
 // The network beyond a host, who is there by the name OutsideName, and what a web
 // server of it says.
 const (
-	UplinkAddress  = "10.55.0.2"
-	OutsideAddress = "10.55.0.1"
-	OutsideName    = "server.test"
-	OutsidePage    = "from outside"
+	UplinkAddress   = "10.55.0.2"
+	UplinkAddress6  = "fd55::2"
+	OutsideAddress  = "10.55.0.1"
+	OutsideAddress6 = "fd55::1"
+	OutsideName     = "server.test"
+	OutsidePage     = "from outside"
 	// OutsidePort is the web server's. The name server has the usual one.
 	OutsidePort = "7000"
 )
 
-// NewOutside gives a host, by its network namespace, a default route to a network of
+// NewOutside gives a host, by its network namespace, default routes to a network of
 // the test's, in which there are a web server and a name server.
 func NewOutside(t T, host *NetNS) *NetNS {
 	t.Helper()
 	outside := NewNetNS(t)
-	host.Veth(t, "up0", []string{UplinkAddress + "/24"}, outside, "wan0", []string{OutsideAddress + "/24"})
+	host.Veth(t, "up0", []string{UplinkAddress + "/24", UplinkAddress6 + "/64"},
+		outside, "wan0", []string{OutsideAddress + "/24", OutsideAddress6 + "/64"})
 	link, err := host.LinkByName("up0")
 	if err != nil {
 		t.Fatalf("looking for a host's uplink: %v", err)
 	}
 	t.Cleanup(func() { host.LinkDel(link) })
-	if err := host.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(OutsideAddress)}); err != nil {
-		t.Fatalf("giving the host a default route: %v", err)
+	for _, gateway := range []string{OutsideAddress, OutsideAddress6} {
+		if err := host.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(gateway)}); err != nil {
+			t.Fatalf("giving the host a default route by %s: %v", gateway, err)
+		}
 	}
 	err = outside.Do(func() error {
-		AnswerHTTP(t, net.JoinHostPort(OutsideAddress, OutsidePort), OutsidePage)
+		for _, address := range []string{OutsideAddress, OutsideAddress6} {
+			AnswerHTTP(t, net.JoinHostPort(address, OutsidePort), OutsidePage)
+		}
 		answerDNS(t, net.JoinHostPort(OutsideAddress, "53"))
 		return nil
 	})
