@@ -109,17 +109,17 @@ func Start(spec Spec) (*Process, error) {
 
 	p := &Process{name: filepath.Base(spec.Path), log: NewTail(logLimit), done: make(chan struct{})}
 	started := make(chan error)
-	go p.run(spec, append([]*os.File{null, w, w}, spec.Files...), r, started)
+	files := append([]*os.File{null, w, w}, spec.Files...)
+	onThread(func() { p.run(spec, files, r, started) })
 	if err := <-started; err != nil {
 		return nil, startError(spec, err)
 	}
 	return p, nil
 }
 
-// run forks the process and waits for it, on one thread that does nothing else:
+// run forks the process and waits for it, on a locked thread that does nothing else:
 // the process dies when this thread does.
 func (p *Process) run(spec Spec, files []*os.File, output *os.File, started chan<- error) {
-	runtime.LockOSThread()
 	if spec.User == nil && spec.NetNS == nil && spec.Root == nil {
 		// Otherwise the goroutine ends locked and takes its thread along, which is
 		// confined or elsewhere.
@@ -158,6 +158,11 @@ func (p *Process) fork(spec Spec, files []*os.File) (_ *os.Process, err error) {
 		}
 	}
 	if spec.Root != nil {
+		home, err := mountNamespace()
+		if err != nil {
+			return nil, err
+		}
+		defer home.leave()
 		if p.passing, err = spec.Root.enter(); err != nil {
 			return nil, err
 		}
