@@ -10,6 +10,8 @@
 //     process lives, by the goroutine that waits for it.
 //   - It runs in the network namespace that its Spec names, and this process stays
 //     where it is: the thread that went there is thrown away.
+//   - With a Root it sees no file of the host but those that this names, and none of
+//     them once it is settled but those that it keeps.
 //   - It gets the descriptors and the environment that its Spec names, no others.
 //   - Confined to a User, it starts without any capability, with an empty
 //     bounding set and no_new_privs, before its first instruction.

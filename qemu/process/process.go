@@ -153,6 +153,11 @@ func (p *Process) fork(spec Spec, files []*os.File) (_ *os.Process, err error) {
 		}
 	}
 	if spec.Root != nil {
+		home, err := mountNamespace()
+		if err != nil {
+			return nil, err
+		}
+		defer home.leave()
 		if p.passing, err = spec.Root.enter(); err != nil {
 			return nil, err
 		}

@@ -231,6 +231,11 @@ func (p *Process) hidePassing() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("leave the other threads' root: %w", err)
 	}
+	home, err := mountNamespace()
+	if err != nil {
+		return err
+	}
+	defer home.leave()
 	var entered error
 	if err := p.proc.WithHandle(func(handle uintptr) {
 		entered = unix.Setns(int(handle), unix.CLONE_NEWNS)
@@ -246,4 +251,24 @@ func (p *Process) hidePassing() error {
 		}
 	}
 	return nil
+}
+
+// home is the mount namespace that a thread is in at first.
+type home struct{ ns *os.File }
+
+// mountNamespace is that of the calling thread.
+func mountNamespace() (home, error) {
+	ns, err := os.Open("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return home{}, fmt.Errorf("look at the mount namespace: %w", err)
+	}
+	return home{ns}, nil
+}
+
+// leave takes the thread back, so that the namespace where it is ends with the process
+// that is in it. Or it would end with the thread, which takes a while to end and keeps
+// the cgroup in use meanwhile.
+func (h home) leave() {
+	_ = unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNS) // or it ends later
+	h.ns.Close()
 }

@@ -232,9 +232,14 @@ func host(t *testing.T, name string, args ...string) string {
 }
 
 // TestRootOfThreads starts processes with a root and without by turns: none of the
-// latter may land on a thread that has one.
+// latter may land on a thread that has one. No thread of this process stays elsewhere,
+// because a mount namespace would end only after it, and what is mounted there too.
 func TestRootOfThreads(t *testing.T) {
 	needRoot(t)
+	home, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range 10 {
 		rooted := shell(t, "exit 0", func(s *Spec) { s.Root = hostPrograms() })
 		free := shell(t, "ls -d /root", nil)
@@ -245,6 +250,15 @@ func TestRootOfThreads(t *testing.T) {
 		waitDone(t, free)
 		if free.Log() != "/root" {
 			t.Fatalf("round %d: a process landed on a thread with a root: %s", i, free.Log())
+		}
+		threads, err := filepath.Glob("/proc/self/task/*/ns/mnt")
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("threads: %q, %v", threads, err)
+		}
+		for _, thread := range threads {
+			if ns, err := os.Readlink(thread); err == nil && ns != home {
+				t.Fatalf("round %d: a thread is in %s", i, ns)
+			}
 		}
 	}
 }

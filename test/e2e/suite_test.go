@@ -135,6 +135,10 @@ func suite() []test {
 		{name: "template/start", run: testTemplate, vm: true},
 		{name: "template/damaged", run: testDamagedTemplate, vm: true},
 		{name: "template/builder killed", run: testKilledBuilder, vm: true},
+		{name: "template/QEMU killed while it restores", run: testKilledClone, vm: true},
+		{name: "template/shim killed while it restores", run: testKilledCloner, vm: true},
+		{name: "template/no room", run: testNoRoomForTemplates, vm: true},
+		{name: "template/a day old", run: testOldTemplate, vm: true},
 		{name: "template/none", run: testNoTemplates, vm: true},
 
 		{name: "hooks/run", run: testHooks},

@@ -47,15 +47,12 @@ func awaitTemplate(t *testing.T, c *harness.Cell) (path string) {
 	return path
 }
 
-// withTemplates gives the test templates of its own, none at first.
+// withTemplates gives the test templates of its own, none at first. All its machines are
+// of one kind, without a share.
 func withTemplates(t *testing.T, c *harness.Cell) {
 	t.Helper()
-	harness.Eventually(t, buildLimit, func() error {
-		if builders := c.Builders(); len(builders) > 0 {
-			return fmt.Errorf("a builder does not end: %v", builders)
-		}
-		return os.RemoveAll(c.Templates())
-	})
+	rootfsBy(t, c, "disk") // or the first of the cell has one
+	forgetTemplates(t, c)
 	if err := c.ConfigureTemplates(true); err != nil {
 		t.Fatal(err)
 	}

@@ -16,19 +16,20 @@ import (
 // Go calls do in a goroutine of its own, on a thread that ends when do returns.
 func Go(do func()) {
 	go func() {
-		// Never unlocked: the thread ends with the goroutine.
+		// Never unlocked, but the first thread: the thread ends with the goroutine.
 		runtime.LockOSThread()
 		if unix.Gettid() != os.Getpid() {
 			do()
 			return
 		}
-		// Held here, the first thread cannot be given to the next goroutine.
-		done := make(chan struct{})
-		Go(func() {
-			defer close(done)
+		// While this goroutine has the first thread, the other gets another.
+		locked := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(locked)
 			do()
-		})
-		<-done
+		}()
+		<-locked
 		runtime.UnlockOSThread()
 	}()
 }

@@ -24,6 +24,24 @@ func TestNeverTheFirst(t *testing.T) {
 	}
 }
 
+// TestManyAtOnce holds more threads than there were.
+func TestManyAtOnce(t *testing.T) {
+	const n = 50
+	ids, hold := make(chan int), make(chan struct{})
+	defer close(hold)
+	for range n {
+		Go(func() { ids <- unix.Gettid(); <-hold })
+	}
+	seen := map[int]bool{os.Getpid(): true}
+	for range n {
+		id := <-ids
+		if seen[id] {
+			t.Errorf("thread %d is the first one or another's", id)
+		}
+		seen[id] = true
+	}
+}
+
 // TestThreadEnds has what a thread does to itself gone with it: here, a name.
 func TestThreadEnds(t *testing.T) {
 	tid := make(chan int)
