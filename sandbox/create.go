@@ -205,8 +205,14 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 	if err := c.guest.network.sync(ctx); err != nil {
 		return err
 	}
+	// Before the streams are opened, for which a guest does not wait long.
+	copies, err := c.copyVolumes(ctx, agent)
+	if err != nil {
+		return fmt.Errorf("creating container %s: %w", c.id, err)
+	}
 	c.init, err = c.newProcess("", stdio)
 	if err != nil {
+		closeCopies(copies)
 		return err
 	}
 	request := &agentv1.CreateContainerRequest{
@@ -217,10 +223,6 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 		Sockets:       c.socketMessages,
 		Rootfs:        c.rootfsMessage(),
 		MemoryVolumes: memoryMessages(c.plan.Memory),
-	}
-	copies, err := c.copyVolumes(ctx, agent)
-	if err != nil {
-		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}
 	if err := agent.createContainer(ctx, request); err != nil {
 		closeCopies(copies)

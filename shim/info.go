@@ -47,9 +47,9 @@ func printInfo(r io.Reader, w io.Writer) error {
 // mountOptions are those of mounts that are not just passed on to the file system.
 func mountOptions() []string {
 	options := []string{
-		"bind", "rbind", "defaults", "remount", "tmpcopyup", "idmap", "ridmap",
+		"bind", "rbind", "defaults", "remount", "tmpcopyup",
 		"private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable",
-		"async", "sync", "dirsync", "lazytime", "nolazytime", "iversion", "noiversion", "loud", "silent", "mand", "nomand", "acl", "noacl",
+		"async", "sync", "dirsync", "lazytime", "nolazytime", "iversion", "noiversion", "loud", "silent", "mand", "nomand",
 	}
 	// Each also with all that is mounted below.
 	for _, o := range []string{

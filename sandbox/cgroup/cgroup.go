@@ -17,9 +17,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+)
+
+const (
+	// removeTime bounds the wait for processes that end to have left a group, and
+	// removeInterval is how often it is looked whether they have.
+	removeTime     = 5 * time.Second
+	removeInterval = 10 * time.Millisecond
 )
 
 // Group is a cgroup, in each hierarchy that this host has.
@@ -116,8 +124,9 @@ func (g *Group) Expel(pid int) error {
 // may be called again.
 func (g *Group) Remove() error {
 	var errs []error
+	until := time.Now().Add(removeTime)
 	for _, h := range g.hierarchies {
-		if err := h.remove(g.path); err != nil {
+		if err := h.remove(g.path, until); err != nil {
 			errs = append(errs, fmt.Errorf("removing the pod's cgroup: %w", err))
 		}
 	}
@@ -151,28 +160,46 @@ func (h hierarchy) join(name string, pid int) error {
 	return enter(dir, pid)
 }
 
-// remove empties a group and removes it.
-func (h hierarchy) remove(name string) error {
+// remove empties a group and removes it. What was killed may take a moment to leave it,
+// during which it can neither be moved nor is the group empty: version 1 has no event
+// for the end of that.
+func (h hierarchy) remove(name string, until time.Time) error {
+	for {
+		gone, err := h.empty(name)
+		if gone || err != nil {
+			return err
+		}
+		err = unix.Rmdir(h.dir(name))
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(until) {
+			return &fs.PathError{Op: "rmdir", Path: h.dir(name), Err: err}
+		}
+		time.Sleep(removeInterval)
+	}
+}
+
+// empty moves whoever is in a group to where New found the caller, and reports whether
+// the group is gone.
+func (h hierarchy) empty(name string) (gone bool, err error) {
 	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil // another has removed it, be it while it was being read
+		return true, nil // another has removed it, be it while it was being read
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	for field := range strings.FieldsSeq(string(procs)) {
 		pid, err := strconv.Atoi(field)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
+			return false, err
 		}
 	}
-	if err := unix.Rmdir(h.dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &fs.PathError{Op: "rmdir", Path: h.dir(name), Err: err}
-	}
-	return nil
+	return false, nil
 }
 
 func enter(dir string, pid int) error {

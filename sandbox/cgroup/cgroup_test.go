@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -156,5 +157,42 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 	if err := g.Remove(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRemoveWaits has a group that is busy at first, as by a process that is ending.
+func TestRemoveWaits(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make cgroups")
+	}
+	path := fmt.Sprintf("/hyper-test-%d/busy", os.Getpid())
+	g, err := New(path)
+	if err != nil {
+		t.Skipf("this host has no cgroups: %v", err)
+	}
+	t.Cleanup(func() {
+		for _, h := range g.hierarchies {
+			os.Remove(filepath.Join(h.dir(path), "below"))
+			os.Remove(h.dir(path))
+			os.Remove(filepath.Dir(h.dir(path)))
+		}
+	})
+	for _, h := range g.hierarchies {
+		if err := os.MkdirAll(filepath.Join(h.dir(path), "below"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.AfterFunc(5*removeInterval, func() {
+		for _, h := range g.hierarchies {
+			os.Remove(filepath.Join(h.dir(path), "below"))
+		}
+	})
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+	for _, h := range g.hierarchies {
+		if _, err := os.Stat(h.dir(path)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left (%v)", h.dir(path), err)
+		}
 	}
 }

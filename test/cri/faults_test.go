@@ -103,12 +103,15 @@ exit 1
 	}
 }
 
-// testMany makes and removes pods, one after the other.
+// testMany makes and removes pods, one after the other. Nothing of them stays, as for
+// every test, and no memory.
 func testMany(t *testing.T, n *node) {
 	if os.Getenv("HYPER_TEST_LONG") == "" {
 		t.Skip("takes minutes: `make test-long`")
 	}
-	for i := range 50 {
+	const pods = 50
+	var before uint64
+	for i := range pods {
 		p := n.pod(t, nil)
 		if got := p.sleeper(t).exec(t, "echo", fmt.Sprint(i)); got != fmt.Sprint(i) {
 			t.Errorf("pod %d says %q", i, got)
@@ -116,7 +119,30 @@ func testMany(t *testing.T, n *node) {
 		if err := p.remove(); err != nil {
 			t.Fatalf("removing pod %d: %v", i, err)
 		}
+		if i == 0 { // the first has made what others find
+			before = n.podsMemory(t)
+		}
 	}
+	// The kernel keeps some 10 KiB of its own for each pod until it wants them. Whatever
+	// stays of a process or of its files in memory is more.
+	const most = pods * 80 << 10
+	harness.Eventually(t, patience, func() error {
+		after := n.podsMemory(t)
+		t.Logf("memory of pods that are gone: %d KiB after the first, %d KiB after %d", before>>10, after>>10, pods)
+		if after > before+most {
+			return fmt.Errorf("%d KiB of memory of %d pods have stayed", (after-before)>>10, pods)
+		}
+		return nil
+	})
+}
+
+func (n *node) podsMemory(t *testing.T) uint64 {
+	t.Helper()
+	bytes, err := n.cell.PodsMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes
 }
 
 // testContainerdRestarts ends containerd, gently and not, and starts it again

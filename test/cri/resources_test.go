@@ -77,7 +77,9 @@ func testOverhead(t *testing.T, n *node) {
 		if inside < 40<<20 || outside < inside+20<<20 || outside > 600<<20 {
 			return fmt.Errorf("the container uses %d bytes, the pod %d", inside, outside)
 		}
-		if of, all := container.GetCpu().GetUsageCoreNanoSeconds().GetValue(), whole.GetCpu().GetUsageCoreNanoSeconds().GetValue(); of == 0 || all <= of {
+		// The two do not compare: the guest counts the time too that it was kept from
+		// running.
+		if of, all := container.GetCpu().GetUsageCoreNanoSeconds().GetValue(), whole.GetCpu().GetUsageCoreNanoSeconds().GetValue(); of == 0 || all < 100e6 {
 			return fmt.Errorf("the container has used processors for %d ns, the pod for %d", of, all)
 		}
 		return nil

@@ -81,11 +81,13 @@ func testDiskReadOnly(t *testing.T, c *harness.Cell) {
 	task := running(t, c, func(s *specs.Spec) {
 		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 	}, harness.Mount("bind", l.Path, "/dev/xvda", "bind", "ro"))
-	if r := task.Shell(t, "head -n 1 /dev/xvda; cat /sys/block/vd*/ro"); r.Stdout != "to read\n1\n" {
+	// The root filesystem may be on others.
+	const numbers = `set -- $(stat -c '0x%t 0x%T' /dev/xvda); `
+	if r := task.Shell(t, numbers+"head -n 1 /dev/xvda; cat /sys/dev/block/$(($1)):$(($2))/ro"); r.Stdout != "to read\n1\n" {
 		t.Errorf("reading: %+v", r)
 	}
 	// Not by the node that the rules are for: the machine itself cannot.
-	r := task.Shell(t, "mknod /dev/any b $(tr : ' ' < $(echo /sys/block/vd*/dev)) && head -n 1 /dev/any && (echo x > /dev/any) 2>/dev/null || echo no")
+	r := task.Shell(t, numbers+"mknod /dev/any b $(($1)) $(($2)) && head -n 1 /dev/any && (echo x > /dev/any) 2>/dev/null || echo no")
 	if !strings.HasSuffix(r.Stdout, "no\n") {
 		t.Errorf("writing: %+v", r)
 	}

@@ -108,6 +108,7 @@ func suite() []test {
 		{name: "task/metrics", run: testMetrics, vm: true},
 		{name: "task/metrics of a pod", run: testPodMetrics, vm: true},
 		{name: "task/metrics of a disk", run: testDiskMetrics, vm: true},
+		{name: "task/metrics of a root disk", run: testRootDiskMetrics, vm: true},
 		{name: "task/pids", run: testPids},
 		{name: "task/events", run: testEvents},
 		{name: "task/events of fast exits", run: testEventsOfFastExits, vm: true},
