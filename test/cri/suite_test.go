@@ -68,6 +68,7 @@ func suite() []test {
 		{name: "resources/container's statistics", run: testStats},
 		{name: "resources/pod's statistics", run: testPodStats},
 		{name: "resources/limits", run: testLimits},
+		{name: "resources/processors", run: testProcessors, vm: true},
 		{name: "resources/out of memory", run: testOOM},
 
 		{name: "faults/containerd restarts", run: testContainerdRestarts},

@@ -133,6 +133,7 @@ func suite() []test {
 		{name: "template/start", run: testTemplate, vm: true},
 		{name: "template/damaged", run: testDamagedTemplate, vm: true},
 		{name: "template/builder killed", run: testKilledBuilder, vm: true},
+		{name: "template/more processors", run: testTemplateProcessors, vm: true},
 		{name: "template/none", run: testNoTemplates, vm: true},
 
 		{name: "hooks/run", run: testHooks},
