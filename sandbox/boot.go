@@ -105,6 +105,9 @@ type hardware struct {
 	pod virtcontainers.Pod
 	// share says that it has a share of files.
 	share bool
+	// alone says that it is for a container of no pod: nobody else bounds, on the host,
+	// what it uses.
+	alone bool
 }
 
 // sizing is how large a machine is, and how far its processors follow what it runs.

@@ -197,7 +197,10 @@ func (g *guest) joinCgroup() error {
 		return fmt.Errorf("recording the pod's cgroup: %w", err)
 	}
 	g.cgroup = group
-	return group.Join()
+	if err := group.Join(); err != nil {
+		return err
+	}
+	return g.limitHost(min(g.size.VCPUs, g.mostCPUs))
 }
 
 // lastWords is how long a machine that dies may take until it is known why: its

@@ -45,6 +45,9 @@ func (g *guest) resize(ctx context.Context, fewer bool) error {
 	}
 	g.sandbox.mu.Lock()
 	size, err := g.sandbox.need(g)
+	if len(g.sandbox.containers) == 0 {
+		fewer = false // a machine that runs nothing is about to end
+	}
 	g.sandbox.mu.Unlock()
 	if err != nil {
 		return err

@@ -236,7 +236,10 @@ func (s *Sandbox) reserve(c *Container) error {
 		}
 	}
 	c.limits = c.spec.Linux.Resources
-	c.guest, err = s.machineLocked(hardware{sizing: size, pod: c.plan.Pod, share: c.wantsShare()})
+	c.guest, err = s.machineLocked(hardware{
+		sizing: size, pod: c.plan.Pod, share: c.wantsShare(),
+		alone: virtcontainers.RoleOf(c.spec.Annotations) == virtcontainers.Alone,
+	})
 	if err != nil {
 		return err
 	}

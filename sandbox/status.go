@@ -24,7 +24,7 @@ type Status struct {
 	PID int
 	// CreatedAt is when the sandbox was made.
 	CreatedAt time.Time
-	// Size is what the machine began with; zero before there is one.
+	// Size is what was needed of the machine when it began; zero before there is one.
 	Size virtcontainers.Size
 	// Kernel and Agent are the versions that a guest says it has, once it is
 	// ready.

@@ -3,8 +3,9 @@
 // them: the machine, the daemon that shares files with it, and the shim.
 //
 // A process joins before it starts the others, which then belong to the group
-// from their first page on. No limit is set there: they are the guest's to
-// enforce, and the pod's own are on the group's parent.
+// from their first page on. Limits are the guest's to enforce, and the pod's own are on
+// the group's parent. Only the processor time of a sandbox that is in no pod is bounded
+// here, so that a guest does not use processors which it was not told to.
 package cgroup
 
 import (

@@ -82,6 +82,7 @@ func suite() []test {
 		{name: "resources/pod's statistics", run: testPodStats},
 		{name: "resources/overhead", run: testOverhead, vm: true},
 		{name: "resources/limits", run: testLimits},
+		{name: "resources/processors", run: testProcessors, vm: true},
 		{name: "resources/out of memory", run: testOOM},
 
 		{name: "faults/containerd restarts", run: testContainerdRestarts},

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -96,8 +97,35 @@ func testProcessorsAgain(t *testing.T, c *harness.Cell) {
 			t.Fatal(err)
 		}
 		checkProcessors(t, fmt.Sprintf("change %d", i), want, task)
+		checkHostQuota(t, c, want+1)
 	}
 	t.Logf("%v for each change, with a look", time.Since(begin)/10)
+}
+
+// checkHostQuota looks how much processor time the cell's only machine may use on the
+// host, in processors.
+func checkHostQuota(t *testing.T, c *harness.Cell, want int) {
+	t.Helper()
+	machines := c.Program("qemu-system")
+	if len(machines) != 1 {
+		t.Fatalf("there are %d virtual machines", len(machines))
+	}
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", machines[0].PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(groups)) {
+		_, path, ok := strings.Cut(strings.TrimSpace(line), ":cpu:")
+		if !ok {
+			continue
+		}
+		quota, err := os.ReadFile("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_quota_us")
+		if err != nil || string(quota) != fmt.Sprintf("%d\n", want*100000) {
+			t.Errorf("on the host it has a quota of %q, %v, want that of %d processors", quota, err, want)
+		}
+		return
+	}
+	t.Log("the host's cgroups have the processors elsewhere: the machine's quota was not looked at")
 }
 
 // testProcessorsAtStart: a program finds what its limit needs from its first instruction,

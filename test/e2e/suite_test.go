@@ -140,6 +140,7 @@ func suite() []test {
 		{name: "template/shim killed while it restores", run: testKilledCloner, vm: true},
 		{name: "template/no room", run: testNoRoomForTemplates, vm: true},
 		{name: "template/a day old", run: testOldTemplate, vm: true},
+		{name: "template/more processors", run: testTemplateProcessors, vm: true},
 		{name: "template/none", run: testNoTemplates, vm: true},
 
 		{name: "hooks/run", run: testHooks},

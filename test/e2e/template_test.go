@@ -86,6 +86,25 @@ func testTemplate(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// testTemplateProcessors: machines of different numbers of processors go on from one
+// template.
+func testTemplateProcessors(t *testing.T, c *harness.Cell) {
+	configureFour(t, c)
+	rootfsBy(t, c, "share") // or the first has a share, and no other
+	withTemplates(t, c)
+	for i, hundredths := range []int64{50, 300, 200, 400} {
+		task := running(t, c, cpuQuota(hundredths))
+		if got := cloned(t, c); got != (i > 0) {
+			t.Errorf("machine %d: a clone: %v", i, got)
+		}
+		checkProcessors(t, fmt.Sprintf("machine %d", i), int(hundredths+99)/100, task)
+		task.Kill(t, uint32(unix.SIGKILL), true)
+		task.Wait(t, 10*time.Second)
+		task.Delete(t)
+		awaitTemplate(t, c)
+	}
+}
+
 // clockLimit is how far a guest's clock may be from the host's.
 const clockLimit = 50 * time.Millisecond
 
