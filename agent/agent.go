@@ -30,6 +30,8 @@ type Agent struct {
 	events *events
 	oom    *oomWatch
 	guest  guest
+	// devices filters which of them containers can use.
+	devices deviceFilter
 	// network is the guest's own. forwards has a place for each connection that
 	// may be forwarded to it at once.
 	network  *network
@@ -56,7 +58,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		return nil, err
 	}
 	forker := newForker()
-	return &Agent{
+	a := &Agent{
 		log: log, phases: ph, forker: forker, holder: &holder{forker: forker}, events: hub, oom: oom,
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
@@ -67,7 +69,9 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
 		making:     map[string]bool{},
-	}, nil
+	}
+	a.devices.install()
+	return a, nil
 }
 
 // settle ends the boot. It is called once.
