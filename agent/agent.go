@@ -32,6 +32,8 @@ type Agent struct {
 	guest  guest
 	// devices filters which of them containers can use.
 	devices deviceFilter
+	// known are disks that the guest had when it was saved.
+	known knownDisks
 	// network is the guest's own. forwards has a place for each connection that
 	// may be forwarded to it at once.
 	network  *network

@@ -29,6 +29,13 @@ func (a *Agent) fit(ctx context.Context) error {
 	if err := a.devices.prepare(); err != nil {
 		a.log.infof("%v", err)
 	}
+	if err := a.known.learn(blockClass); err != nil {
+		a.log.infof("%v", err)
+	}
+	// Most have it in this size.
+	if err := a.guest.setShm(usualShm); err != nil {
+		a.log.infof("%v", err)
+	}
 	if err := a.warm(ctx); err != nil {
 		a.log.infof("%v", err)
 	}
