@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -22,20 +21,13 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
-const (
-	// warmTimeout bounds a session that the agent has with itself.
-	warmTimeout = 10 * time.Second
-	// collectAt is how much a clone's agent may have allocated, in percent of what it
-	// uses and at least that of 4 MiB, before the first collection: a container is made,
-	// and over, by then.
-	collectAt = 200
-)
+// warmTimeout bounds a session that the agent has with itself.
+const warmTimeout = 10 * time.Second
 
 // warm has Go's packages do what they do once in a program's life, so that no clone has
 // to: of a type, package json learns when it meets the first value, and package protobuf
 // of a message.
 func (a *Agent) warm(ctx context.Context) error {
-	debug.SetGCPercent(collectAt)
 	if err := warmSpec(); err != nil {
 		return fmt.Errorf("decoding a container's configuration ahead of time: %w", err)
 	}
