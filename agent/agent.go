@@ -31,6 +31,10 @@ type Agent struct {
 	oom    *oomWatch
 	guest  guest
 	cpus   *cpus
+	// devices filters which of them containers can use.
+	devices deviceFilter
+	// known are disks that the guest had when it was saved.
+	known knownDisks
 	// network is the guest's own. forwards has a place for each connection that
 	// may be forwarded to it at once.
 	network  *network
@@ -57,7 +61,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		return nil, err
 	}
 	forker := newForker()
-	return &Agent{
+	a := &Agent{
 		log: log, phases: ph, forker: forker, holder: &holder{forker: forker}, events: hub, oom: oom,
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
@@ -69,7 +73,9 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 		guest:      guest{log: log, mounted: map[string]*agentv1.Mount{}},
 		containers: map[string]*container{},
 		making:     map[string]bool{},
-	}, nil
+	}
+	a.devices.install()
+	return a, nil
 }
 
 // settle ends the boot. It is called once.

@@ -27,6 +27,7 @@ func TestGuestSpare(t *testing.T) {
 				{"output", testOutput},
 				{"exit status", testExitStatus},
 				{"isolation", testIsolation},
+				{"devices", testDevices},
 				{"user", testUser},
 				{"limits of the process", testProcessLimits},
 				{"seccomp", testSeccomp},

@@ -39,6 +39,7 @@ func TestGuest(t *testing.T) {
 				{"output", testOutput},
 				{"exit status", testExitStatus},
 				{"isolation", testIsolation},
+				{"devices", testDevices},
 				{"user", testUser},
 				{"limits of the process", testProcessLimits},
 				{"seccomp", testSeccomp},
@@ -122,6 +123,44 @@ func testIsolation(t *testing.T, g *testGuest) {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
+	}
+}
+
+// testDevices: in a template the filter for the usual devices has been made before, as
+// long as no container asks for others.
+func testDevices(t *testing.T, g *testGuest) {
+	const script = `mknod /tmp/serial c 4 64 && mknod /tmp/memory c 1 1
+		echo x >/dev/null && echo null
+		(: >>/tmp/serial) 2>/dev/null && echo serial
+		(: </tmp/memory) 2>/dev/null && echo memory; true`
+	major, minor := int64(4), int64(64)
+	serial := func(access string) *specs.Spec {
+		spec := testSpec("devices", "sh", "-c", script)
+		rule := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: access}
+		spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, rule)
+		return spec
+	}
+	for _, c := range []struct {
+		name, want string
+		spec       *specs.Spec
+	}{
+		{"usual", "null\n", testSpec("devices", "sh", "-c", script)},
+		{"one more", "null\nserial\n", serial("rw")},
+		{"one more to make", "null\n", serial("m")},
+		{"usual again", "null\n", testSpec("devices", "sh", "-c", script)},
+	} {
+		if exit, out, errs := g.run(t, "devices", c.spec); exit.GetStatus() != 0 || out != c.want {
+			t.Errorf("%s: exited with %d: %q, want %q: %s", c.name, exit.GetStatus(), out, c.want, errs)
+		}
+	}
+	// Limits are changed without a look at the devices.
+	g.sleeper(t, "devices", nil)
+	defer g.delete(t, "devices")
+	if _, err := g.api.UpdateContainer(t.Context(), &agentv1.UpdateContainerRequest{ContainerId: "devices", Resources: []byte(`{"pids":{"limit":50}}`)}); err != nil {
+		t.Error(err)
+	}
+	if exit, out := g.exec(t, "devices", "e", execSpec("sh", "-c", script)); exit.GetStatus() != 0 || out != "null\n" {
+		t.Errorf("after an update: exited with %d: %q", exit.GetStatus(), out)
 	}
 }
 

@@ -55,11 +55,11 @@ func (a *Agent) findRootfs(ctx context.Context, id string, want *agentv1.Rootfs)
 			found.remove()
 		}
 	}()
-	if found.image, err = openRootDisk(ctx, want.GetImage()); err != nil {
+	if found.image, err = a.openRootDisk(ctx, want.GetImage()); err != nil {
 		return found, err
 	}
 	if want.GetScratch() != "" {
-		found.scratch, err = openRootDisk(ctx, want.GetScratch())
+		found.scratch, err = a.openRootDisk(ctx, want.GetScratch())
 	}
 	return found, err
 }
@@ -86,9 +86,16 @@ func validateRootfs(id string, want *agentv1.Rootfs) error {
 
 // openRootDisk makes a node of a disk that can be opened: there is a moment in which
 // the kernel shows a disk that it has not opened for use yet.
-func openRootDisk(ctx context.Context, serial string) (node string, err error) {
+func (a *Agent) openRootDisk(ctx context.Context, serial string) (node string, err error) {
 	if err := os.MkdirAll(nodesDir, 0o700); err != nil {
 		return "", fmt.Errorf("making a directory for nodes of disks: %w", err)
+	}
+	node = filepath.Join(nodesDir, "root-"+serial)
+	if device, known := a.known.take(serial); known {
+		if err := device.mknod(node); err != nil {
+			return "", fmt.Errorf("disk %s of the root file system: %w", serial, err)
+		}
+		return node, nil
 	}
 	err = awaitDevice(ctx, missingDisk, func() (bool, error) {
 		dir := lookupDisk(blockClass, serial)
@@ -99,7 +106,6 @@ func openRootDisk(ctx context.Context, serial string) (node string, err error) {
 		if err != nil {
 			return false, err
 		}
-		node = filepath.Join(nodesDir, "root-"+serial)
 		return device.usable(node)
 	})
 	if err != nil {
@@ -108,11 +114,17 @@ func openRootDisk(ctx context.Context, serial string) (node string, err error) {
 	return node, nil
 }
 
+func (d blockDevice) mknod(node string) error {
+	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(uint32(d.major), uint32(d.minor)))); err != nil {
+		return fmt.Errorf("making a node: %w", err)
+	}
+	return nil
+}
+
 // usable makes a node of a device, and says whether it can be opened now.
 func (d blockDevice) usable(node string) (bool, error) {
-	err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(uint32(d.major), uint32(d.minor))))
-	if err != nil {
-		return false, fmt.Errorf("making a node: %w", err)
+	if err := d.mknod(node); err != nil {
+		return false, err
 	}
 	f, err := os.Open(node)
 	if err == nil {

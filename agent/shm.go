@@ -13,6 +13,9 @@ import (
 // shmDir is what the containers of a pod share as /dev/shm.
 const shmDir = "/run/hyper/shm"
 
+// usualShm is its size in bytes in most pods.
+const usualShm = 64 << 20
+
 // setShm makes shmDir a tmpfs of size bytes, or gives it that size if it is one.
 // 0 leaves it as it is.
 func (g *guest) setShm(size uint64) error {

@@ -26,6 +26,19 @@ func (a *Agent) fit(ctx context.Context) error {
 	if err := a.startSpare(ctx); err != nil {
 		a.log.infof("%v", err)
 	}
+	if err := a.devices.prepare(); err != nil {
+		a.log.infof("%v", err)
+	}
+	if err := a.known.learn(blockClass); err != nil {
+		a.log.infof("%v", err)
+	}
+	// Most have it in this size.
+	if err := a.guest.setShm(usualShm); err != nil {
+		a.log.infof("%v", err)
+	}
+	if err := a.warm(ctx); err != nil {
+		a.log.infof("%v", err)
+	}
 	a.phases.mark("fit")
 	// What the boot has used and no clone needs would be in each clone's memory.
 	dropCaches(a.log)

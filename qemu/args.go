@@ -80,7 +80,7 @@ func arguments(spec virtcontainers.VMSpec, p platform, fd descriptors) []string 
 	args = append(args, channelArguments(p, fd.channel)...)
 	args = append(args, shareArguments(spec, p, fd.share)...)
 	if p.role != boots {
-		return args
+		return append(args, placeArguments(spec.Places)...)
 	}
 	// Last, so that a guest finds them after what it needs to answer.
 	return append(args, memoryDevices(spec, p)...)

@@ -111,6 +111,14 @@ type diskArguments struct {
 }
 
 func (m *machine) plugDisk(ctx context.Context, disk virtcontainers.Disk, device bool) error {
+	place, err := m.findPlace(ctx, disk.ID)
+	if err != nil {
+		return err
+	}
+	if place != nil {
+		defer place.leave()
+		return m.fill(ctx, place, disk, device)
+	}
 	p, err := m.plugs.take(diskPlug(disk.ID))
 	if err != nil {
 		return err
@@ -161,6 +169,9 @@ func (m *machine) unplugDisk(ctx context.Context, id string) error {
 		return err
 	}
 	defer p.leave()
+	if p.vacant {
+		return fmt.Errorf("there is only a place for it: %w", errdefs.ErrNotFound)
+	}
 	return m.releaseDisk(ctx, p)
 }
 
@@ -176,6 +187,11 @@ func (m *machine) releaseDisk(ctx context.Context, p *plug) error {
 		return err
 	}
 	p.backed = false
+	if p.place != nil {
+		if err := m.dropFile(ctx, p); err != nil {
+			return err
+		}
+	}
 	if err := m.monitor.RemoveFile(ctx, qmp.FileSet(p.number)); err != nil && !errors.As(err, &refused) {
 		return err
 	}

@@ -185,6 +185,9 @@ func (l *launch) run() (*machine, error) {
 	m.hotplug = p.hotplug()
 	m.memory = newMemory(l.spec, p)
 	m.booted = l.role != resumes
+	if !m.booted {
+		_ = m.plugs.reserve(l.spec.Places) // that they can be has been checked
+	}
 	return m, nil
 }
 

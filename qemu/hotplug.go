@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/hyperhq/hyper/qemu/qmp"
+	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 const (
@@ -57,6 +58,11 @@ type plug struct {
 	// backed says that the host's side is there for certain, which is of whose turn
 	// it is too.
 	backed bool
+	// place is of a device that is there from the start for a disk to be put in, and
+	// nil of all others. vacant says that this is yet to happen, and is of whose turn
+	// it is.
+	place  *virtcontainers.DiskPlace
+	vacant bool
 	// turn has room for the one who attaches or detaches.
 	turn chan struct{}
 	// gone is closed when the guest has let go of the device.

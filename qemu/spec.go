@@ -45,6 +45,9 @@ func checkSpec(spec virtcontainers.VMSpec) error {
 	if n := len(strings.Join(spec.KernelArgs, " ")); n > maxKernelArgs {
 		return invalid("%d bytes of kernel arguments: use at most %d", n, maxKernelArgs)
 	}
+	if err := checkPlaces(spec.Places); err != nil {
+		return fmt.Errorf("VM %q: %w", spec.ID, err)
+	}
 	if s := spec.Share; s != nil {
 		if s.Tag == "" || len(s.Tag) > maxTag || !graphic(s.Tag) {
 			return invalid("share tag %q: use 1 to %d printable characters without a space", s.Tag, maxTag)

@@ -235,7 +235,10 @@ func (c *Container) delete(ctx context.Context) error {
 		}
 	}
 	c.beginDeleting()
-	if agent, err := c.guest.call(); err == nil {
+	if c.sandbox.endsWith(c) {
+		// Nobody has to wait for that now.
+		c.sandbox.tasks.Go(c.guest.kill)
+	} else if agent, err := c.guest.call(); err == nil {
 		if err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
 			return fmt.Errorf("deleting container %s: %w", c.id, err)
 		}

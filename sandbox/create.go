@@ -36,7 +36,8 @@ type ContainerOptions struct {
 // limits, and in the network namespace that its configuration names. For a later
 // one the machine gets the memory and processors that the limits need together. When it
 // fails nothing is left of the container; a machine that booted stays for the
-// next, until Stop.
+// next, until Stop. The machine of a container that is in no pod ends with it: then
+// the error is an errdefs.ErrFailedPrecondition.
 func (s *Sandbox) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
 	c, err := s.read(ctx, o)
 	if err != nil {

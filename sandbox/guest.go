@@ -366,6 +366,18 @@ func (g *guest) wait(ctx context.Context, stage <-chan struct{}) error {
 	}
 }
 
+// awaitPlugs waits until disks can be plugged in: a kernel that boots forgets what it
+// was told before it could take any, a clone's has booted long ago.
+func (g *guest) awaitPlugs(ctx context.Context) error {
+	if err := g.wait(ctx, g.started); err != nil {
+		return err
+	}
+	if g.machine.Cloned {
+		return nil
+	}
+	return g.wait(ctx, g.ready)
+}
+
 // failure is why the boot failed. It may be called once started is closed.
 func (g *guest) failure() error {
 	select {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hyperhq/hyper/config"
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
+	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/layers"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
@@ -149,7 +150,7 @@ func hasHostHooks(spec *specs.Spec) bool {
 
 func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overlay layers.Overlay) (_ *rootDisks, err error) {
 	n := s.rootfsMade.Add(1)
-	r := &rootDisks{imageID: fmt.Sprintf("image%d", n), saving: make(chan struct{}, 1)}
+	r := &rootDisks{imageID: factory.ImageDisk(n), saving: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -170,7 +171,7 @@ func (s *Sandbox) openDisks(c *Container, cache layers.Cache, key string, overla
 	if r.scratch, err = layers.Copy(empty, filepath.Dir(overlay.Upper)); err != nil {
 		return nil, err
 	}
-	r.scratchID = fmt.Sprintf("scratch%d", n)
+	r.scratchID = factory.ScratchDisk(n)
 	// A container of a pod is made anew rather than started again, with a snapshot
 	// of its own.
 	if virtcontainers.RoleOf(c.spec.Annotations) == virtcontainers.Alone {
@@ -223,7 +224,7 @@ func (c *Container) attachRootDisks(ctx context.Context) error {
 		return nil
 	}
 	defer r.close() // the machine has descriptors of its own
-	if err := c.guest.wait(ctx, c.guest.ready); err != nil {
+	if err := c.guest.awaitPlugs(ctx); err != nil {
 		return err
 	}
 	disks := []virtcontainers.Disk{{ID: r.imageID, File: r.image, ReadOnly: true}}

@@ -75,6 +75,7 @@ type Sandbox struct {
 	watcher    *volume.Watcher // nil before the first volume that is copied
 	guest      *guest          // nil before Boot or the first container
 	booted     bool            // by Boot
+	last       bool            // no container is made any more: see endsWith
 	etc        map[string]string
 	containers map[string]*Container
 }
@@ -215,6 +216,9 @@ func (s *Sandbox) reserve(c *Container) error {
 	defer s.mu.Unlock()
 	if s.stopped {
 		return s.stoppedError()
+	}
+	if s.last {
+		return s.lastError()
 	}
 	if _, ok := s.containers[c.id]; ok {
 		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)

@@ -131,6 +131,10 @@ type VMSpec struct {
 	Share *Share
 	// Shared says of a template that its clones have a share.
 	Shared bool
+	// Places are those for disks that a template and its clones have: each is a disk
+	// of nothing until AttachDisk puts in one of its ID. A machine that boots has
+	// none, it is plugged in there.
+	Places []DiskPlace
 	// NetNS is the path of the network namespace that the machine's process
 	// runs in; empty is a new one, which is reached by the process's /proc.
 	NetNS string
@@ -142,6 +146,18 @@ type Share struct {
 	Tag string
 	// Socket is the hypervisor's end of a connection to the vhost-user daemon.
 	Socket *os.File
+}
+
+// DiskPlace is where a clone can have a disk that its guest need not find, because it
+// knew the place when it was saved.
+type DiskPlace struct {
+	// ID is that of the disk which may be put in.
+	ID string
+	// Bytes is its size, of whole sectors, as the guest knows it. The file of a disk
+	// that is ReadOnly may have less: nothing that is in it names what lies behind.
+	Bytes uint64
+	// ReadOnly is as in Disk.
+	ReadOnly bool
 }
 
 // NIC is a network card.

@@ -13,7 +13,6 @@
 #include <linux/netlink.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -113,28 +112,74 @@ static int write_file(const char *path, const char *text)
 	return n == len ? 0 : -1;
 }
 
+/* Of the C library as little as can be: an emulator translates all of it first. */
+
+/* append puts text at the end of a string, and number its digits. Both return where the
+ * string ends then; there must be room. */
+static char *append(char *end, const char *text)
+{
+	return stpcpy(end, text);
+}
+
+static char *append_number(char *end, unsigned int n)
+{
+	char digits[12], *d = digits + sizeof(digits);
+
+	*--d = 0;
+	do
+		*--d = '0' + n % 10;
+	while (n /= 10);
+	return append(end, d);
+}
+
+/* read_line reads the first line of a file, without its end. */
+static int read_line(const char *path, char *line, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+	char *end;
+
+	if (fd < 0)
+		return -1;
+	n = read(fd, line, size - 1);
+	close(fd);
+	if (n < 0)
+		return -1;
+	line[n] = 0;
+	end = strchr(line, '\n');
+	if (!end)
+		return -1;
+	*end = 0;
+	return 0;
+}
+
 /* enroll puts the spare where libcontainer has put this process. */
 static int enroll(pid_t pid, const struct request *r)
 {
 	char line[4096], path[4200], text[24];
-	FILE *f = fopen("/proc/self/cgroup", "re");
-	int ok;
 
-	if (!f)
+	if (read_line("/proc/self/cgroup", line, sizeof(line)) < 0 || strncmp(line, "0::/", 4))
 		return -1;
-	ok = fgets(line, sizeof(line), f) && !strncmp(line, "0::/", 4);
-	fclose(f);
-	if (!ok)
-		return -1;
-	line[strcspn(line, "\n")] = 0;
-	snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cgroup.procs", line + 3);
-	snprintf(text, sizeof(text), "%d", pid);
+	append(append(append(path, "/sys/fs/cgroup"), line + 3), "/cgroup.procs");
+	append_number(text, pid);
 	if (write_file(path, text) < 0)
 		return -1;
 	if (!*r->oom_score_adj)
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+	append(append_number(append(path, "/proc/"), pid), "/oom_score_adj");
 	return write_file(path, r->oom_score_adj);
+}
+
+/* tell_pid answers as libcontainer's nsexec() does. */
+static int tell_pid(int init, pid_t pid)
+{
+	char text[80], *end = append(text, "{\"stage1_pid\":");
+	ssize_t len;
+
+	end = append(append_number(end, NO_PID), ",\"stage2_pid\":");
+	end = append(append_number(end, pid), "}\n");
+	len = end - text;
+	return write(init, text, len) == len ? 0 : -1;
 }
 
 /* hand_over sends all that the spare needs, and waits until it has taken it. */
@@ -205,7 +250,7 @@ static void try_spare(int spare, int init)
 	}
 	/* What comes next on this socket is for the init, which does not read before it is told. */
 	if (recv(init, used, r.size, MSG_WAITALL) != (ssize_t)r.size ||
-	    dprintf(init, "{\"stage1_pid\":%d,\"stage2_pid\":%d}\n", NO_PID, peer.pid) < 0 ||
+	    tell_pid(init, peer.pid) < 0 ||
 	    send(spare, "", 1, MSG_NOSIGNAL) != 1)
 		_exit(1);
 	_exit(0);

@@ -135,6 +135,7 @@ func (f *Cloning) cloneOf(ctx context.Context, spec Spec, im *template.Image) (*
 	if err != nil {
 		return nil, err
 	}
+	vm.Places = f.cold.places(spec.ShareDir != "")
 	state, err := im.State()
 	if err != nil {
 		return nil, err
@@ -176,6 +177,7 @@ func (f *Cloning) sharing(ctx context.Context, vm virtcontainers.VMSpec, im *tem
 func (f *Cold) template(kind Kind) (virtcontainers.VMSpec, error) {
 	vm, err := f.vmSpec(Spec{ID: "template", Size: kind.Size, MaxMemoryMiB: kind.MaxMemoryMiB, MaxVCPUs: kind.MaxVCPUs, Debug: kind.Debug})
 	vm.Shared = kind.Shared
+	vm.Places = f.places(kind.Shared)
 	return vm, err
 }
 
