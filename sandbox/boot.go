@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
 
@@ -107,7 +108,11 @@ type hardware struct {
 
 // size is how large the machine must be for what annotations and limits ask.
 func (s *Sandbox) size(annotations map[string]string, r *specs.LinuxResources) (virtcontainers.Size, error) {
-	asked, err := s.opts.Config.ApplyAnnotations(annotations)
+	return sizeOf(s.opts.Config, annotations, r)
+}
+
+func sizeOf(c *config.Config, annotations map[string]string, r *specs.LinuxResources) (virtcontainers.Size, error) {
+	asked, err := c.ApplyAnnotations(annotations)
 	if err != nil {
 		return virtcontainers.Size{}, err
 	}
@@ -115,7 +120,7 @@ func (s *Sandbox) size(annotations map[string]string, r *specs.LinuxResources) (
 	if err != nil {
 		return virtcontainers.Size{}, err
 	}
-	most := virtcontainers.Size(s.opts.Config.Limits())
+	most := virtcontainers.Size(c.Limits())
 	size, err := virtcontainers.SizeFor(virtcontainers.Size(asked), most, pod)
 	if err != nil {
 		return virtcontainers.Size{}, err

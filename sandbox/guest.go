@@ -120,23 +120,12 @@ func (g *guest) boot(phases *phases) error {
 		fmt.Errorf("no answer within sandbox.boot_timeout = %s", s.opts.Config.Sandbox.BootTimeout))
 	defer cancel()
 
-	if err := g.joinCgroup(); err != nil {
+	parked := s.takeParked(ctx, g.hardware)
+	if err := g.joinCgroup(parked); err != nil {
+		parked.discard(s)
 		return err
 	}
-	shareDir := ""
-	if g.share {
-		shareDir = s.share.dir
-	}
-	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
-		ID:           s.opts.ID,
-		Dir:          s.opts.Dir,
-		Size:         g.size,
-		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
-		ShareTag:     shareTag,
-		ShareDir:     shareDir,
-		NetNS:        g.pod.NetNS,
-		Debug:        s.opts.Config.Sandbox.Debug,
-	})
+	machine, err := g.make(ctx, parked, phases)
 	if err != nil {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
@@ -149,7 +138,7 @@ func (g *guest) boot(phases *phases) error {
 	phases.end("machine")
 	close(g.started)
 
-	if err := g.connect(ctx, phases); err != nil {
+	if err := g.begin(ctx, phases); err != nil {
 		if s.life.Err() == nil {
 			machine.Failed(err)
 		}
@@ -166,9 +155,35 @@ func (g *guest) boot(phases *phases) error {
 	return nil
 }
 
+// make gives the machine: the parked one with its session, if there is one, else a new
+// one.
+func (g *guest) make(ctx context.Context, parked *Parked, phases *phases) (*factory.Machine, error) {
+	if parked != nil {
+		phases.steps["from"] = "pool"
+		g.session, g.agent = parked.session, parked.agent
+		return parked.machine, nil
+	}
+	s := g.sandbox
+	shareDir := ""
+	if g.share {
+		shareDir = s.share.dir
+	}
+	return s.opts.Factory.Make(ctx, factory.Spec{
+		ID:           s.opts.ID,
+		Dir:          s.opts.Dir,
+		Size:         g.size,
+		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
+		ShareTag:     shareTag,
+		ShareDir:     shareDir,
+		NetNS:        g.pod.NetNS,
+		Debug:        s.opts.Config.Sandbox.Debug,
+	})
+}
+
 // joinCgroup moves this process into the pod's cgroup, and with it those that it
-// starts from here on.
-func (g *guest) joinCgroup() error {
+// starts from here on, and the processes of a machine that is there already: what
+// memory these have is charged to where they were.
+func (g *guest) joinCgroup(parked *Parked) error {
 	if g.pod.Cgroup == "" {
 		return nil
 	}
@@ -181,7 +196,15 @@ func (g *guest) joinCgroup() error {
 		return fmt.Errorf("recording the pod's cgroup: %w", err)
 	}
 	g.cgroup = group
-	return group.Join()
+	if err := group.Join(); err != nil || parked == nil {
+		return err
+	}
+	for _, p := range parked.Processes() {
+		if err := group.Add(p.PID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lastWords is how long a machine that dies may take until it is known why: its
@@ -197,7 +220,8 @@ func (g *guest) awaitEnd() {
 	}
 }
 
-func (g *guest) connect(ctx context.Context, phases *phases) error {
+// begin takes the guest from a machine that runs to where its containers can be made.
+func (g *guest) begin(ctx context.Context, phases *phases) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() { // ends with ctx, so with connect
@@ -207,29 +231,13 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		case <-ctx.Done():
 		}
 	}()
-	conn, err := g.machine.Channel(ctx)
-	if err != nil {
-		return fmt.Errorf("connecting to the agent: %w", err)
+	if g.session == nil {
+		if err := g.connect(ctx); err != nil {
+			return err
+		}
+		phases.end("agent")
 	}
-	if g.session, err = channel.Connect(ctx, conn); err != nil {
-		return fmt.Errorf("waiting for the agent: %w", err)
-	}
-	phases.end("agent")
-	if g.agent, err = newAgentClient(g.session); err != nil {
-		g.session.Close()
-		return err
-	}
-	if err := g.configure(ctx, phases); err != nil {
-		g.session.Close()
-		return err
-	}
-	phases.end("configured")
-	if err := g.setClock(ctx); err != nil {
-		g.session.Close()
-		return err
-	}
-	phases.end("clock")
-	if g.network, err = newGuestNetwork(g); err != nil {
+	if err := g.prepare(ctx, phases); err != nil {
 		g.session.Close()
 		return err
 	}
@@ -239,9 +247,38 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 	return nil
 }
 
+// connect begins the session with the agent.
+func (g *guest) connect(ctx context.Context) error {
+	conn, err := g.machine.Channel(ctx)
+	if err != nil {
+		return fmt.Errorf("connecting to the agent: %w", err)
+	}
+	if g.session, err = channel.Connect(ctx, conn); err != nil {
+		return fmt.Errorf("waiting for the agent: %w", err)
+	}
+	if g.agent, err = newAgentClient(g.session); err != nil {
+		g.session.Close()
+	}
+	return err
+}
+
+// prepare makes the guest this sandbox's.
+func (g *guest) prepare(ctx context.Context, phases *phases) (err error) {
+	if err := g.configure(ctx, phases); err != nil {
+		return err
+	}
+	phases.end("configured")
+	if err := g.setClock(ctx); err != nil {
+		return err
+	}
+	phases.end("clock")
+	g.network, err = newGuestNetwork(g)
+	return err
+}
+
 func (g *guest) configure(ctx context.Context, phases *phases) error {
-	entropy := make([]byte, 256)
-	if _, err := rand.Read(entropy); err != nil {
+	entropy, err := newEntropy()
+	if err != nil {
 		return err
 	}
 	hostname := g.pod.Hostname
@@ -271,6 +308,13 @@ func (g *guest) configure(ctx context.Context, phases *phases) error {
 	g.version = printable(reply.GetAgentVersion(), maxVersion)
 	phases.guest(reply.GetPhases())
 	return nil
+}
+
+// newEntropy is what a guest's random generator begins with.
+func newEntropy() ([]byte, error) {
+	entropy := make([]byte, 256)
+	_, err := rand.Read(entropy)
+	return entropy, err
 }
 
 // shmSize is the size in bytes of what the containers share as /dev/shm: that of

@@ -131,6 +131,8 @@ func suite() []test {
 		{name: "template/builder killed", run: testKilledBuilder, vm: true},
 		{name: "template/none", run: testNoTemplates, vm: true},
 
+		{name: "pool/trial", run: testPoolTrial, vm: true},
+
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/in the container", run: testContainerHooks},
 		{name: "hooks/refuse", run: testFailingHooks},
