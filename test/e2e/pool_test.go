@@ -36,7 +36,7 @@ func testPoolTrial(t *testing.T, c *harness.Cell) {
 		data, _ := c.LogFrom(logged)
 		line := ""
 		for l := range strings.Lines(string(data)) {
-			if strings.Contains(l, "guest is ready") || strings.Contains(l, "ahead") || strings.Contains(l, "on disks") || strings.Contains(l, "begins") || strings.Contains(l, "is done") {
+			if strings.Contains(l, "TRIAL") || strings.Contains(l, "guest is ready") || strings.Contains(l, "ahead") || strings.Contains(l, "on disks") || strings.Contains(l, "begins") || strings.Contains(l, "is done") {
 				line += l
 			}
 		}
