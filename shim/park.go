@@ -46,7 +46,10 @@ func park(i invocation, in io.Reader) error {
 	if err := isolateMounts(); err != nil {
 		return err
 	}
-	p := &parking{invocation: i, mounts: mounts, wants: wanted.Wants}
+	// Before it has anything that it must not leave.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	p := &parking{invocation: i, mounts: mounts, wants: wanted.Wants, claimed: stop}
 	c, key, err := p.look()
 	if err != nil || key != wanted.Key {
 		return err // the next start asks for another
@@ -56,7 +59,7 @@ func park(i invocation, in io.Reader) error {
 		return err
 	}
 	p.key, p.place = key, place
-	err = p.run(c)
+	err = p.run(ctx, c)
 	return errors.Join(err, place.Leave())
 }
 
@@ -68,6 +71,7 @@ type parking struct {
 	key        string
 	place      *pool.Place
 	machine    *sandbox.Parked
+	claimed    func() // is called when signals are the server's
 }
 
 // look reads the configuration as it is now, and gives the key that a start would look
@@ -82,9 +86,7 @@ func (p *parking) look() (*config.Config, string, error) {
 }
 
 // run makes the machine, waits and serves.
-func (p *parking) run(c *config.Config) error {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
+func (p *parking) run(ctx context.Context, c *config.Config) error {
 	if err := p.make(ctx, c); err != nil {
 		if ctx.Err() == nil && !errdefs.IsNotFound(err) {
 			err = errors.Join(err, p.place.Failed(err))
@@ -95,7 +97,7 @@ func (p *parking) run(c *config.Config) error {
 	if err != nil {
 		return errors.Join(p.machine.Kill(context.Background()), p.place.Leave())
 	}
-	stop()
+	p.claimed()
 	go p.machine.Wake() // ends by its deadline; the sandbox waits for it
 	return errors.Join(p.place.Leave(), p.serve(claim, socket, c))
 }
