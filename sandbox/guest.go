@@ -120,12 +120,10 @@ func (g *guest) boot(phases *phases) error {
 		fmt.Errorf("no answer within sandbox.boot_timeout = %s", s.opts.Config.Sandbox.BootTimeout))
 	defer cancel()
 
-	parked := s.takeParked(ctx, g.hardware)
-	if err := g.joinCgroup(parked); err != nil {
-		parked.discard(s)
+	if err := g.joinCgroup(); err != nil {
 		return err
 	}
-	machine, err := g.make(ctx, parked, phases)
+	machine, err := g.make(ctx, phases)
 	if err != nil {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
@@ -155,15 +153,15 @@ func (g *guest) boot(phases *phases) error {
 	return nil
 }
 
-// make gives the machine: the parked one with its session, if there is one, else a new
-// one.
-func (g *guest) make(ctx context.Context, parked *Parked, phases *phases) (*factory.Machine, error) {
-	if parked != nil {
+// make gives the machine: the parked one with its session, if there is one that is of
+// use, else a new one.
+func (g *guest) make(ctx context.Context, phases *phases) (*factory.Machine, error) {
+	s := g.sandbox
+	if parked := s.takeParked(ctx, g.hardware); parked != nil {
 		phases.steps["from"] = "pool"
 		g.session, g.agent = parked.session, parked.agent
-		return parked.machine, nil
+		return parked.machine, g.admit(parked)
 	}
-	s := g.sandbox
 	shareDir := ""
 	if g.share {
 		shareDir = s.share.dir
@@ -180,10 +178,24 @@ func (g *guest) make(ctx context.Context, parked *Parked, phases *phases) (*fact
 	})
 }
 
+// admit moves the processes of a machine that was there before into the pod's cgroup.
+// What memory they have by then stays charged to where they were.
+func (g *guest) admit(parked *Parked) error {
+	if g.cgroup == nil {
+		return nil
+	}
+	for _, p := range parked.Processes() {
+		if err := g.cgroup.Add(p.PID); err != nil {
+			parked.discard(g.sandbox)
+			return err
+		}
+	}
+	return nil
+}
+
 // joinCgroup moves this process into the pod's cgroup, and with it those that it
-// starts from here on, and the processes of a machine that is there already: what
-// memory these have is charged to where they were.
-func (g *guest) joinCgroup(parked *Parked) error {
+// starts from here on.
+func (g *guest) joinCgroup() error {
 	if g.pod.Cgroup == "" {
 		return nil
 	}
@@ -196,15 +208,7 @@ func (g *guest) joinCgroup(parked *Parked) error {
 		return fmt.Errorf("recording the pod's cgroup: %w", err)
 	}
 	g.cgroup = group
-	if err := group.Join(); err != nil || parked == nil {
-		return err
-	}
-	for _, p := range parked.Processes() {
-		if err := group.Add(p.PID); err != nil {
-			return err
-		}
-	}
-	return nil
+	return group.Join()
 }
 
 // lastWords is how long a machine that dies may take until it is known why: its

@@ -23,6 +23,8 @@ import (
 const (
 	// parkAction is the action of a shim that has no pod yet.
 	parkAction = "park"
+	// parkedID is what it is called until it has one.
+	parkedID = "pool"
 	// parkTimeout bounds the making of its machine, which gives way to all else on the
 	// host.
 	parkTimeout = 2 * time.Minute
@@ -111,7 +113,7 @@ func (p *parking) make(ctx context.Context, c *config.Config) error {
 	defer cancel()
 	begin := time.Now()
 	var err error
-	p.machine, err = sandbox.Park(ctx, sandbox.ParkOptions{ID: parkAction, Dir: "/", Config: c, Wants: p.wants})
+	p.machine, err = sandbox.Park(ctx, sandbox.ParkOptions{ID: parkedID, Dir: "/", Config: c, Wants: p.wants})
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,8 @@ func refill(out *outside, place poolPlace, l pool.Limits) error {
 	if err != nil || !more {
 		return err
 	}
-	// As a server is started.
-	return out.start(parkAction, place, unix.CLONE_NEWNS)
+	// It belongs to no pod yet, and has a mount namespace as a server has.
+	parked := *out
+	parked.invocation.ID = parkedID
+	return parked.start(parkAction, place, unix.CLONE_NEWNS)
 }
