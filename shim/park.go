@@ -101,6 +101,10 @@ func (p *parking) run(ctx context.Context, c *config.Config) error {
 	}
 	p.claimed()
 	go p.machine.Wake() // ends by its deadline; the sandbox waits for it
+	// Its directory goes with it.
+	if err := os.Rename(p.place.Dir(), runDir(claim.RunDir).sandbox()); err != nil {
+		return errors.Join(fmt.Errorf("take the machine's directory along: %w", err), p.machine.Kill(context.Background()))
+	}
 	return errors.Join(p.place.Leave(), p.serve(claim, socket, c))
 }
 
@@ -113,7 +117,7 @@ func (p *parking) make(ctx context.Context, c *config.Config) error {
 	defer cancel()
 	begin := time.Now()
 	var err error
-	p.machine, err = sandbox.Park(ctx, sandbox.ParkOptions{ID: parkedID, Dir: "/", Config: c, Wants: p.wants})
+	p.machine, err = sandbox.Park(ctx, sandbox.ParkOptions{ID: parkedID, Dir: p.place.Dir(), Config: c, Wants: p.wants})
 	if err != nil {
 		return err
 	}

@@ -19,10 +19,10 @@ type Listener struct {
 
 // Listen makes the place one at which claims are accepted.
 func (p *Place) Listen() (*Listener, error) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.socket, Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.socket(), Net: "unix"})
 	if err == nil {
 		l.SetUnlinkOnClose(false) // the place removes it, under the lock
-		if err = os.Chmod(p.socket, 0o600); err != nil {
+		if err = os.Chmod(p.socket(), 0o600); err != nil {
 			err = errors.Join(err, l.Close())
 		}
 	}

@@ -3,6 +3,7 @@
 //
 //	pool/<key>/<n>       who waits in place n: lines as in package record; its lock is
 //	                     held as long as it does
+//	pool/<key>/<n>.dir   files of its machine
 //	pool/<key>/<n>.sock  where it waits for a claim, from when it is ready
 //	pool/<key>/starts    when pods of this key were started lately
 //

@@ -20,8 +20,13 @@ type Place struct {
 	key    string
 	window time.Duration
 	file   *os.File // whose lock is held
-	socket string
 }
+
+// Dir is a private directory for the machine's files. Who takes it away to keep it does
+// so before the place is left.
+func (p *Place) Dir() string { return p.file.Name() + dirExt }
+
+func (p *Place) socket() string { return p.file.Name() + socketExt }
 
 // Record writes down who waits: its processes, for whoever finds that it was killed.
 func (p *Place) Record(processes []record.Process) error {

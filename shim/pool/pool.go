@@ -22,6 +22,7 @@ const (
 	// startsFile has the history of a key.
 	startsFile = "starts"
 	socketExt  = ".sock"
+	dirExt     = ".dir"
 	// dyingTimeout bounds the end of what one that was killed has left.
 	dyingTimeout = 2 * time.Second
 )
@@ -101,9 +102,14 @@ func (p *Pool) Take(key string, l Limits) (*Place, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f != nil {
-			return &Place{pool: p, key: key, window: l.Window, file: f, socket: f.Name() + socketExt}, nil
+		if f == nil {
+			continue
 		}
+		place := &Place{pool: p, key: key, window: l.Window, file: f}
+		if err := os.Mkdir(place.Dir(), 0o711); err != nil {
+			return nil, errors.Join(fmt.Errorf("take a place in the pool: %w", err), removePlace(f.Name()), f.Close())
+		}
+		return place, nil
 	}
 	return nil, nil
 }
@@ -163,8 +169,9 @@ func endDead(path string) error {
 
 // removePlace removes the files of a place.
 func removePlace(path string) error {
-	for _, name := range []string{path + socketExt, path} {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// The place itself last: as long as it is there, the rest is found.
+	for _, name := range []string{path + socketExt, path + dirExt, path} {
+		if err := os.RemoveAll(name); err != nil {
 			return fmt.Errorf("leave a place in the pool: %w", err)
 		}
 	}
