@@ -42,9 +42,13 @@ type ParkOptions struct {
 	Wants  Wants
 }
 
+// ErrNoTemplate says that no machine is made ahead because there is no template of its
+// kind.
+var ErrNoTemplate = errors.New("there is no template of this kind of machines")
+
 // Park makes a machine from its template and has it run a container, so that the next
-// finds all in use that it needs. errdefs.ErrNotFound if there is no template: none is
-// booted. When it fails nothing is left behind.
+// finds all in use that it needs. ErrNoTemplate if there is none: no machine is booted for
+// that. When it fails nothing is left behind.
 func Park(ctx context.Context, o ParkOptions) (_ *Parked, err error) {
 	clones, err := factory.NewCloning(o.Config, nil)
 	if err != nil {
@@ -56,7 +60,11 @@ func Park(ctx context.Context, o ParkOptions) (_ *Parked, err error) {
 		Debug:        o.Config.Sandbox.Debug,
 	}
 	p := &Parked{wants: o.Wants, spec: spec, clones: clones, done: make(chan struct{}), woken: make(chan struct{})}
-	if p.machine, p.template, err = clones.Clone(ctx, spec); err != nil {
+	p.machine, p.template, err = clones.Clone(ctx, spec)
+	if errdefs.IsNotFound(err) {
+		err = fmt.Errorf("%w: %w", ErrNoTemplate, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("making a machine ahead: %w", err)
 	}
 	defer func() {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,7 +109,7 @@ func TestPark(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	o := ParkOptions{ID: "test", Dir: t.TempDir(), Config: c, Wants: Wants{Size: virtcontainers.Size{VCPUs: 1, MemoryMiB: 128}}}
-	if _, err := Park(ctx, o); !errdefs.IsNotFound(err) {
+	if _, err := Park(ctx, o); !errors.Is(err, ErrNoTemplate) {
 		t.Fatalf("without a template: %v", err)
 	}
 	if err := factory.Build(ctx, c, factory.Kind{Size: o.Wants.Size, MaxMemoryMiB: c.Limits().MemoryMiB}); err != nil {

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox"
+	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/shim/pool"
 )
 
@@ -99,21 +101,25 @@ func confirm(claimed *pool.Claimed, dir runDir) (kill func() error, err error) {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil, dir.remove() // it has ended just now
 	}
-	if err == nil {
-		err = claimed.Confirm()
-	}
 	kill = func() error { return errors.Join(killServer(dir), dir.remove()) }
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("record the server: %w", err), kill())
 	}
+	if err := claimed.Confirm(); err != nil {
+		// It may act or not: a new server must not meet it.
+		log.L.WithError(err).Debug("a machine of the pool cannot be had")
+		return nil, kill()
+	}
 	return kill, nil
 }
 
-// killServer kills the server of a run directory.
+// killServer kills the server of a run directory, and waits until it is gone.
 func killServer(dir runDir) error {
 	server, err := dir.server()
 	if err != nil || server == nil {
 		return err
 	}
-	return errors.Join(server.Kill(), server.Close())
+	ctx, cancel := context.WithTimeout(context.Background(), dyingTimeout)
+	defer cancel()
+	return record.KillAll(ctx, []*record.Handle{server})
 }

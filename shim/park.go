@@ -90,7 +90,7 @@ func (p *parking) look() (*config.Config, string, error) {
 // run makes the machine, waits and serves.
 func (p *parking) run(ctx context.Context, c *config.Config) error {
 	if err := p.make(ctx, c); err != nil {
-		if ctx.Err() == nil && !errdefs.IsNotFound(err) {
+		if ctx.Err() == nil && !errors.Is(err, sandbox.ErrNoTemplate) {
 			err = errors.Join(err, p.place.Failed(err))
 		}
 		return err

@@ -101,5 +101,10 @@ func (l *Listener) hear(conn *net.UnixConn, check func(Claim) error) (_ *Claim, 
 	if err == nil && !word.Go {
 		err = fmt.Errorf("a claim that was not confirmed: %w", errdefs.ErrInvalidArgument)
 	}
-	return &claim, socket, err
+	if err != nil {
+		return nil, socket, err
+	}
+	// From here on it is the claimer's, who ends this process if it does not hear that.
+	_ = writeMessage(conn, answer{}, nil)
+	return &claim, socket, nil
 }

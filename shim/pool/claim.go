@@ -88,8 +88,23 @@ func Ask(conn *net.UnixConn, claim Claim, socket *os.File) (_ *Claimed, err erro
 	return &Claimed{PID: pid, conn: conn}, nil
 }
 
-// Confirm has the other act on the claim.
-func (c *Claimed) Confirm() error { return writeMessage(c.conn, confirmation{Go: true}, nil) }
+// Confirm has the other act on the claim, and returns when it does. After an error it
+// may do so all the same.
+func (c *Claimed) Confirm() error {
+	err := c.conn.SetDeadline(time.Now().Add(claimTimeout))
+	if err == nil {
+		err = writeMessage(c.conn, confirmation{Go: true}, nil)
+	}
+	if err == nil {
+		var file *os.File
+		file, err = readMessage(c.conn, new(answer))
+		file.Close() // also of none
+	}
+	if err != nil {
+		return fmt.Errorf("confirm a claim: %w", err)
+	}
+	return nil
+}
 
 // Close hangs up: without a confirmation the claim has not been.
 func (c *Claimed) Close() error { return c.conn.Close() }

@@ -345,3 +345,34 @@ func testPoolAtOnce(t *testing.T, c *harness.Cell) {
 		t.Errorf("%d machines are from the pool", n)
 	}
 }
+
+// testPoolAsOthers runs tests of all kinds with machines of the pool.
+func testPoolAsOthers(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	fill(t, c)
+	for _, other := range []struct {
+		name string
+		run  func(*testing.T, *harness.Cell)
+	}{
+		{"terminal", testTerminal},
+		{"20 MiB through cat", testStdin},
+		{"several execs", testExecsAtOnce},
+		{"pause", testPause},
+		{"an update grows the machine", testUpdateGrows},
+		{"written files persist", testRootfsPersists},
+		{"network by ctr", testCtrCNI},
+	} {
+		t.Run(other.name, func(t *testing.T) {
+			awaitParked(t, c)
+			logged := c.LogSize()
+			other.run(t, c)
+			log, err := c.LogFrom(logged)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(log), " from=pool ") {
+				t.Error("no machine was from the pool")
+			}
+		})
+	}
+}

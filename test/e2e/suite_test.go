@@ -133,6 +133,7 @@ func suite() []test {
 
 		{name: "pool/use", run: testPool, vm: true},
 		{name: "pool/others", run: testPoolOthers, vm: true},
+		{name: "pool/as others", run: testPoolAsOthers, vm: true},
 		{name: "pool/wrong guess", run: testPoolGuess, vm: true},
 		{name: "pool/killed", run: testPoolKilled, vm: true},
 		{name: "pool/idle", run: testPoolIdle, vm: true},
