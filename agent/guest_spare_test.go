@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyperhq/hyper/agent/reexec"
+	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
 // TestGuestSpare runs containers whose init is a spare, which must be as all others.
@@ -24,6 +25,7 @@ func TestGuestSpare(t *testing.T) {
 			}{
 				{"taken by the first", testSpareIsTaken},
 				{"left by one that joins a namespace", testSpareIsLeft},
+				{"prepared", testSparePrepared},
 				{"output", testOutput},
 				{"exit status", testExitStatus},
 				{"isolation", testIsolation},
@@ -87,6 +89,30 @@ func testSpareIsLeft(t *testing.T, g *testGuest) {
 	}
 	exit, out, _ = g.run(t, "takes", lookingForSpare("takes"))
 	if exit.GetStatus() != 0 || strings.Contains(out, "socket") {
+		t.Errorf("the next exited with %d, and was to take the spare init:\n%s", exit.GetStatus(), out)
+	}
+}
+
+// testSparePrepared has a guest that has run containers prepare for the next.
+func testSparePrepared(t *testing.T, g *testGuest) {
+	if exit, out, _ := g.run(t, "before", lookingForSpare("before")); exit.GetStatus() != 0 || strings.Contains(out, "socket") {
+		t.Fatalf("a container before exited with %d, and was to take the spare init:\n%s", exit.GetStatus(), out)
+	}
+	for range 2 { // the second has nothing to do
+		if _, err := g.api.Prepare(testCtx(t), &agentv1.PrepareRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	joins := lookingForSpare("waits")
+	for i := range joins.Linux.Namespaces {
+		if joins.Linux.Namespaces[i].Type == specs.IPCNamespace {
+			joins.Linux.Namespaces[i].Path = "/proc/1/ns/ipc"
+		}
+	}
+	if exit, out, _ := g.run(t, "waits", joins); exit.GetStatus() != 0 || !strings.Contains(out, "socket") {
+		t.Errorf("no spare init waits (%d):\n%s", exit.GetStatus(), out)
+	}
+	if exit, out, _ := g.run(t, "after", lookingForSpare("after")); exit.GetStatus() != 0 || strings.Contains(out, "socket") {
 		t.Errorf("the next exited with %d, and was to take the spare init:\n%s", exit.GetStatus(), out)
 	}
 }

@@ -162,6 +162,10 @@ func (s *service) UpdateContainer(ctx context.Context, req *agentv1.UpdateContai
 	return &agentv1.UpdateContainerResponse{}, c.update(ctx, req.GetResources())
 }
 
+func (s *service) Prepare(ctx context.Context, _ *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
+	return &agentv1.PrepareResponse{}, s.agent.prepareNext(ctx)
+}
+
 func (s *service) SaveChanges(ctx context.Context, req *agentv1.SaveChangesRequest) (*agentv1.SaveChangesResponse, error) {
 	c, err := s.agent.container(req.GetContainerId())
 	if err != nil {

@@ -16,6 +16,14 @@ import (
 	"github.com/hyperhq/hyper/agent/reexec"
 )
 
+// prepareNext does ahead what the next container would wait for.
+func (a *Agent) prepareNext(ctx context.Context) error {
+	if err := a.ready(ctx); err != nil {
+		return err
+	}
+	return a.startSpare(ctx)
+}
+
 // startSpare starts a process that will be the init of the guest's first container,
 // if that wants nothing unusual, and returns when all that can be done before is
 // done. One that waits already is enough. See package reexec.

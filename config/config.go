@@ -18,6 +18,7 @@ type Config struct {
 	Virtiofsd Virtiofsd `toml:"virtiofsd"`
 	Pasta     Pasta     `toml:"pasta"`
 	Template  Template  `toml:"template"`
+	Pool      Pool      `toml:"pool"`
 }
 
 // Sandbox is what is chosen for each sandbox (pod).
@@ -108,6 +109,17 @@ type Template struct {
 	MaxMiB int64 `toml:"max_mib"`
 }
 
+// Pool is the machines that are made before they are wanted.
+type Pool struct {
+	// Enable makes and uses them, where templates are.
+	Enable bool `toml:"enable"`
+	// Max is how many of a kind wait at most, at least 1.
+	Max int `toml:"max"`
+	// IdleSeconds is how long one waits before it ends, and how long starts are
+	// remembered, in seconds.
+	IdleSeconds int `toml:"idle_seconds"`
+}
+
 // Allowed values of Rootfs.By, QEMU.Machine, QEMU.Accel and Virtiofsd.Cache.
 const (
 	// RootfsAuto is disks where an image of the layers is there, and else the share,
@@ -185,5 +197,6 @@ func Default() *Config {
 			MaxCount:  8,
 			MaxMiB:    1024,
 		},
+		Pool: Pool{Enable: true, Max: 2, IdleSeconds: 60},
 	}
 }

@@ -33,6 +33,10 @@ const (
 
 	maxTemplates   = 1024
 	maxTemplateMiB = 1 << 20
+
+	maxPool        = 64
+	minIdleSeconds = 1
+	maxIdleSeconds = 24 * 60 * 60
 )
 
 // host is what the machine that runs the sandboxes has.
@@ -80,6 +84,9 @@ func known() []struct{ key, allowed string } {
 		{"template.directory", "an absolute path"},
 		{"template.max_count", fmt.Sprintf("a whole number from 1 to %d", maxTemplates)},
 		{"template.max_mib", fmt.Sprintf("a whole number of MiB, from 1 to %d", maxTemplateMiB)},
+		{"pool.enable", "true or false"},
+		{"pool.max", fmt.Sprintf("a whole number from 1 to %d", maxPool)},
+		{"pool.idle_seconds", fmt.Sprintf("a whole number of seconds, from %d to %d", minIdleSeconds, maxIdleSeconds)},
 	}
 }
 
@@ -154,6 +161,8 @@ func (c *Config) validate(h host, seen positions) error {
 		{"template.directory", c.Template.Directory, filepath.IsAbs(c.Template.Directory)},
 		{"template.max_count", c.Template.MaxCount, c.Template.MaxCount >= 1 && c.Template.MaxCount <= maxTemplates},
 		{"template.max_mib", c.Template.MaxMiB, c.Template.MaxMiB >= 1 && c.Template.MaxMiB <= maxTemplateMiB},
+		{"pool.max", c.Pool.Max, c.Pool.Max >= 1 && c.Pool.Max <= maxPool},
+		{"pool.idle_seconds", c.Pool.IdleSeconds, c.Pool.IdleSeconds >= minIdleSeconds && c.Pool.IdleSeconds <= maxIdleSeconds},
 	}
 	for _, name := range s.Annotations {
 		checks = append(checks, check{"sandbox.annotations", name, slices.Contains(allAnnotations(), name)})

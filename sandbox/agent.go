@@ -105,6 +105,11 @@ func (a *agentClient) createContainer(ctx context.Context, r *agentv1.CreateCont
 	return err
 }
 
+func (a *agentClient) prepare(ctx context.Context) error {
+	_, err := call(ctx, createTimeout, a.raw.Prepare, &agentv1.PrepareRequest{})
+	return err
+}
+
 func (a *agentClient) changeVolume(ctx context.Context, r *agentv1.ChangeVolumeRequest) error {
 	_, err := call(ctx, callTimeout, a.raw.ChangeVolume, r)
 	return err

@@ -122,7 +122,11 @@ type sizing struct {
 // size is how large the machine must be for what annotations ask, and for each of limits
 // for itself: they are of the same containers, as different parties know them.
 func (s *Sandbox) size(annotations map[string]string, limits ...*specs.LinuxResources) (sizing, error) {
-	asked, err := s.opts.Config.ApplyAnnotations(annotations)
+	return sizeOf(s.opts.Config, annotations, limits...)
+}
+
+func sizeOf(c *config.Config, annotations map[string]string, limits ...*specs.LinuxResources) (sizing, error) {
+	asked, err := c.ApplyAnnotations(annotations)
 	if err != nil {
 		return sizing{}, err
 	}
@@ -130,7 +134,7 @@ func (s *Sandbox) size(annotations map[string]string, limits ...*specs.LinuxReso
 	if err != nil {
 		return sizing{}, err
 	}
-	size, most := virtcontainers.Size(asked), virtcontainers.Size(s.opts.Config.Limits())
+	size, most := virtcontainers.Size(asked), virtcontainers.Size(c.Limits())
 	for _, r := range append(limits, pod) {
 		if size, err = virtcontainers.SizeFor(size, most, r); err != nil {
 			return sizing{}, err

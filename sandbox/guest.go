@@ -20,7 +20,6 @@ import (
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/sandbox/record"
-	"github.com/hyperhq/hyper/virtcontainers"
 )
 
 // CgroupFile names the file in a sandbox's directory that holds the pod's cgroup,
@@ -138,26 +137,11 @@ func (g *guest) boot(phases *phases) error {
 	if err := g.joinCgroup(); err != nil {
 		return err
 	}
-	shareDir := ""
-	if g.share {
-		shareDir = s.share.dir
-	}
-	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
-		ID:           s.opts.ID,
-		Dir:          s.opts.Dir,
-		Size:         virtcontainers.Size{MemoryMiB: g.size.MemoryMiB, VCPUs: g.leastCPUs},
-		MaxVCPUs:     g.mostCPUs,
-		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
-		ShareTag:     shareTag,
-		ShareDir:     shareDir,
-		NetNS:        g.pod.NetNS,
-		Debug:        s.opts.Config.Sandbox.Debug,
-	})
+	machine, err := g.make(ctx, phases)
 	if err != nil {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
 	g.machine = machine
-	phases.cloned = machine.Cloned
 	if err := recordProcesses(filepath.Join(s.opts.Dir, record.PidsFile), machine.Processes()); err != nil {
 		g.kill()
 		return err
@@ -165,7 +149,7 @@ func (g *guest) boot(phases *phases) error {
 	phases.end("machine")
 	close(g.started)
 
-	if err := g.connect(ctx, phases); err != nil {
+	if err := g.begin(ctx, phases); err != nil {
 		if s.life.Err() == nil {
 			machine.Failed(err)
 		}
@@ -178,6 +162,52 @@ func (g *guest) boot(phases *phases) error {
 		}
 		return fmt.Errorf("the virtual machine did not boot: %w; its console's last lines:\n%s",
 			errors.Join(err, errdefs.ErrUnavailable), logged)
+	}
+	return nil
+}
+
+// make gives the machine: the parked one with its session, if there is one that is of
+// use, else a new one.
+func (g *guest) make(ctx context.Context, phases *phases) (*factory.Machine, error) {
+	s := g.sandbox
+	if parked := s.takeParked(ctx, g.hardware); parked != nil {
+		phases.from = record.Pool
+		g.session, g.agent = parked.session, parked.agent
+		return parked.machine, g.admit(parked)
+	}
+	shareDir := ""
+	if g.share {
+		shareDir = s.share.dir
+	}
+	wanted := g.machineOf()
+	machine, err := s.opts.Factory.Make(ctx, factory.Spec{
+		ID:           s.opts.ID,
+		Dir:          s.opts.Dir,
+		Size:         wanted.Size,
+		MaxVCPUs:     wanted.MaxVCPUs,
+		MaxMemoryMiB: s.opts.Config.Limits().MemoryMiB,
+		ShareTag:     shareTag,
+		ShareDir:     shareDir,
+		NetNS:        g.pod.NetNS,
+		Debug:        s.opts.Config.Sandbox.Debug,
+	})
+	if err == nil && machine.Cloned {
+		phases.from = record.Template
+	}
+	return machine, err
+}
+
+// admit moves the processes of a machine that was there before into the pod's cgroup.
+// What memory they have by then stays charged to where they were.
+func (g *guest) admit(parked *Parked) error {
+	if g.cgroup == nil {
+		return nil
+	}
+	for _, p := range parked.Processes() {
+		if err := g.cgroup.Add(p.PID); err != nil {
+			parked.discard(g.sandbox)
+			return err
+		}
 	}
 	return nil
 }
@@ -216,7 +246,8 @@ func (g *guest) awaitEnd() {
 	}
 }
 
-func (g *guest) connect(ctx context.Context, phases *phases) error {
+// begin takes the guest from a machine that runs to where its containers can be made.
+func (g *guest) begin(ctx context.Context, phases *phases) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() { // ends with ctx, so with connect
@@ -226,34 +257,13 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 		case <-ctx.Done():
 		}
 	}()
-	conn, err := g.machine.Channel(ctx)
-	if err != nil {
-		return fmt.Errorf("connecting to the agent: %w", err)
+	if g.session == nil {
+		if err := g.connect(ctx); err != nil {
+			return err
+		}
+		phases.end("agent")
 	}
-	if g.session, err = channel.Connect(ctx, conn); err != nil {
-		return fmt.Errorf("waiting for the agent: %w", err)
-	}
-	phases.end("agent")
-	if g.agent, err = newAgentClient(g.session); err != nil {
-		g.session.Close()
-		return err
-	}
-	if err := g.configure(ctx, phases); err != nil {
-		g.session.Close()
-		return err
-	}
-	phases.end("configured")
-	if err := g.setClock(ctx); err != nil {
-		g.session.Close()
-		return err
-	}
-	phases.end("clock")
-	// Before the network, whose cards have a queue for each of them.
-	if cpus := min(g.size.VCPUs, g.mostCPUs); cpus > g.cpus {
-		g.setCPUs(ctx, cpus)
-		phases.end("cpus")
-	}
-	if g.network, err = newGuestNetwork(g); err != nil {
+	if err := g.prepare(ctx, phases); err != nil {
 		g.session.Close()
 		return err
 	}
@@ -264,9 +274,43 @@ func (g *guest) connect(ctx context.Context, phases *phases) error {
 	return nil
 }
 
+// connect begins the session with the agent.
+func (g *guest) connect(ctx context.Context) error {
+	conn, err := g.machine.Channel(ctx)
+	if err != nil {
+		return fmt.Errorf("connecting to the agent: %w", err)
+	}
+	if g.session, err = channel.Connect(ctx, conn); err != nil {
+		return fmt.Errorf("waiting for the agent: %w", err)
+	}
+	if g.agent, err = newAgentClient(g.session); err != nil {
+		g.session.Close()
+	}
+	return err
+}
+
+// prepare makes the guest this sandbox's.
+func (g *guest) prepare(ctx context.Context, phases *phases) (err error) {
+	if err := g.configure(ctx, phases); err != nil {
+		return err
+	}
+	phases.end("configured")
+	if err := g.setClock(ctx); err != nil {
+		return err
+	}
+	phases.end("clock")
+	// Before the network, whose cards have a queue for each of them.
+	if cpus := min(g.size.VCPUs, g.mostCPUs); cpus > g.cpus {
+		g.setCPUs(ctx, cpus)
+		phases.end("cpus")
+	}
+	g.network, err = newGuestNetwork(g)
+	return err
+}
+
 func (g *guest) configure(ctx context.Context, phases *phases) error {
-	entropy := make([]byte, 256)
-	if _, err := rand.Read(entropy); err != nil {
+	entropy, err := newEntropy()
+	if err != nil {
 		return err
 	}
 	hostname := g.pod.Hostname
@@ -296,6 +340,13 @@ func (g *guest) configure(ctx context.Context, phases *phases) error {
 	g.version = printable(reply.GetAgentVersion(), maxVersion)
 	phases.guest(reply.GetPhases())
 	return nil
+}
+
+// newEntropy is what a guest's random generator begins with.
+func newEntropy() ([]byte, error) {
+	entropy := make([]byte, 256)
+	_, err := rand.Read(entropy)
+	return entropy, err
 }
 
 // shmSize is the size in bytes of what the containers share as /dev/shm: that of

@@ -15,13 +15,13 @@ const maxGuestPhases = 16
 // phases measures the steps of a boot, in milliseconds each.
 type phases struct {
 	begin, last time.Time
-	cloned      bool
+	from        string
 	steps       map[string]float64
 }
 
 func newPhases() *phases {
 	now := time.Now()
-	return &phases{begin: now, last: now, steps: make(map[string]float64)}
+	return &phases{begin: now, last: now, from: record.Boot, steps: make(map[string]float64)}
 }
 
 // end names the step that ended now.
@@ -44,7 +44,7 @@ func (p *phases) ready() { p.steps["boot"] = milliseconds(time.Since(p.begin)) }
 
 // fields are the phases for the log.
 func (p *phases) fields() log.Fields {
-	fields := log.Fields{"cloned": p.cloned}
+	fields := log.Fields{"from": p.from}
 	for name, ms := range p.steps {
 		fields[name+"_ms"] = ms
 	}
@@ -53,11 +53,7 @@ func (p *phases) fields() log.Fields {
 
 // record are the phases for whoever looks at the sandbox later.
 func (p *phases) record(namespace, id string) *record.Start {
-	from := record.Boot
-	if p.cloned {
-		from = record.Template
-	}
-	return &record.Start{Namespace: namespace, Sandbox: id, From: from, Ready: time.Now(), Phases: p.steps}
+	return &record.Start{Namespace: namespace, Sandbox: id, From: p.from, Ready: time.Now(), Phases: p.steps}
 }
 
 func milliseconds(d time.Duration) float64 {

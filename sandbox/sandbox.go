@@ -36,6 +36,9 @@ type Options struct {
 	Config *config.Config
 	// Factory makes the virtual machine; nil is one as Config says.
 	Factory Factory
+	// Parked is a machine that was made ahead, or nil. The sandbox has it if it is what
+	// the first container wants, and ends it if it is not, or none comes.
+	Parked *Parked
 	// BuildTemplate has the template of a kind of machines built by a process that
 	// does not end with this one, and returns at once: see factory.Build. With nil
 	// only templates that are there are used.
@@ -48,9 +51,11 @@ type Options struct {
 
 // Sandbox is one pod. Its methods may be called from any goroutine.
 type Sandbox struct {
-	opts  Options
-	log   *log.Entry
-	share *share
+	opts Options
+	log  *log.Entry
+	// parked is Options.Parked until somebody takes it.
+	parked atomic.Pointer[Parked]
+	share  *share
 	// sockets are those of the host that containers have.
 	sockets hostSockets
 	oom     chan string
@@ -103,7 +108,7 @@ func New(o Options) (*Sandbox, error) {
 		return nil, err
 	}
 	life, end := context.WithCancel(context.Background())
-	return &Sandbox{
+	s := &Sandbox{
 		opts:       o,
 		log:        log.L.WithField("sandbox", o.ID),
 		share:      share,
@@ -114,7 +119,9 @@ func New(o Options) (*Sandbox, error) {
 		createdAt:  time.Now(),
 		ended:      make(chan struct{}),
 		containers: make(map[string]*Container),
-	}, nil
+	}
+	s.parked.Store(o.Parked)
+	return s, nil
 }
 
 // newFactory makes the factory that the configuration asks for. Only a machine of
@@ -173,6 +180,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 			return fmt.Errorf("stopping sandbox %s: %w", s.opts.ID, err)
 		}
 	}
+	s.parked.Swap(nil).discard(s)
 	s.tasks.Wait()
 	s.closeWatcher()
 	s.end()

@@ -1,13 +1,15 @@
 // Package shim is containerd's side of Hyper: the binary that containerd runs
 // as io.containerd.hyper.v2.
 //
-// One binary is four programs, by its last argument:
+// One binary is several programs, by its last argument:
 //
 //	start    in a bundle: joins or starts the pod's server, prints its address
 //	(none)   the server: task and sandbox service of one sandbox (packages task
 //	         and sandboxapi)
 //	delete   cleans up after a container or sandbox, whatever state its server
 //	         is in
+//	park     a server that has no pod yet, with a machine: see below
+//	build-…  what is built for later pods: templates, images of layers
 //	-info    what this runtime can do; -v, which version this is
 //
 // # Start
@@ -23,6 +25,14 @@
 // make all mounts slaves: what is mounted on the host later still arrives (the
 // snapshotter's mounts do), and nothing that the sandbox mounts ever appears on
 // the host or outlives its processes.
+//
+// # Park
+//
+// A server that has started a container takes note of it in the pool (package pool),
+// and has another process parked if there should be one: it makes a machine and waits.
+// start claims it instead of starting a server: it makes the run directory, hands the
+// socket over, records the process, and then lets it act, as a new server. Whatever
+// fails before that, a new server is started.
 //
 // # Run directory
 //

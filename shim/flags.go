@@ -21,6 +21,7 @@ type invocation struct {
 	RunDir    string // of the server: ours, not containerd's
 	Layers    string // of build-image
 	KeepOut   string // of build-image
+	Pool      string // of the server: the key of the pool that start has looked in
 	Action    string
 }
 
@@ -53,6 +54,7 @@ func parseFlags(args []string, usage io.Writer) (invocation, error) {
 	fs.BoolVar(&i.Version, "version", false, "print the version")
 	fs.BoolVar(&i.Info, "info", false, "print what the runtime can do, as a containerd.types.RuntimeInfo")
 	fs.StringVar(&i.RunDir, "run-dir", "", "the server's run directory (internal)")
+	fs.StringVar(&i.Pool, "pool", "", "the pool's key of the server's pod (internal)")
 	fs.StringVar(&i.Layers, "layers", "", "directories of which build-image makes an image (internal)")
 	fs.StringVar(&i.KeepOut, "keep-out", "", "directories of which build-image keeps no mounts (internal)")
 	for _, name := range []string{"publish-binary", "socket", "debug-socket"} {

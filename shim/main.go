@@ -65,6 +65,8 @@ func run(i invocation) error {
 		return deleteTask(ctx, i, os.Stdout)
 	case buildAction:
 		return buildTemplate(os.Stdin)
+	case parkAction:
+		return park(i, os.Stdin)
 	case actionBuildImage:
 		ctx, cancel := context.WithTimeout(context.Background(), layers.Deadline)
 		defer cancel()

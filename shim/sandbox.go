@@ -4,46 +4,62 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"sync"
 
 	"github.com/containerd/log"
 
 	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox"
 	"github.com/hyperhq/hyper/sandbox/cgroup"
+	"github.com/hyperhq/hyper/sandbox/factory"
 	"github.com/hyperhq/hyper/shim/sandboxapi"
 	"github.com/hyperhq/hyper/shim/task"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// opener makes the function that makes the server's sandbox. isolated is why
-// the server must not have one. Errors are told there, and not when the server
-// starts, so that they reach the user as the answer to Create. mounts is the mount
-// namespace that containerd runs the shim in.
-func opener(i invocation, dir runDir, isolated error, mounts *os.File) func() (pod, error) {
-	return func() (pod, error) {
-		if isolated != nil {
-			return pod{}, isolated
-		}
-		c, err := config.Load()
-		if err != nil {
-			return pod{}, err
-		}
-		o := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: dir.sandbox(), Config: c, ImageBuilder: imageBuilder}
-		if c.Template.Enable {
-			// Now, before the sandbox joins the pod's.
-			if home, err := cgroup.Here(); err == nil {
-				o.BuildTemplate = (&builder{invocation: i, mounts: mounts, home: home}).begin
-			} else {
-				log.L.WithError(err).Warn("no templates will be built")
-			}
-		}
-		s, err := sandbox.New(o)
-		return pod{s}, err
+// opener makes the server's sandbox. Errors are told there, and not when the server
+// starts, so that they reach the user as the answer to Create.
+type opener struct {
+	invocation invocation
+	dir        runDir
+	isolated   error // why the server must not have a sandbox, or nil
+	load       func() (*config.Config, error)
+	mounts     *os.File        // the mount namespace that containerd runs the shim in
+	parked     *sandbox.Parked // or nil
+	refills    sync.WaitGroup  // the starts of other machines, for others
+}
+
+func (o *opener) open() (pod, error) {
+	if o.isolated != nil {
+		return pod{}, o.isolated
 	}
+	c, err := o.load()
+	if err != nil {
+		return pod{}, err
+	}
+	i := o.invocation
+	so := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: o.dir.sandbox(), Config: c, Parked: o.parked, ImageBuilder: imageBuilder}
+	p := pod{started: func() {}}
+	if c.Template.Enable {
+		// Now, before the sandbox joins the pod's.
+		if home, err := cgroup.Here(); err == nil {
+			out := &outside{invocation: i, mounts: o.mounts, home: home}
+			so.BuildTemplate = func(kind factory.Kind) error { return out.start(buildAction, kind, 0) }
+			p.started = sync.OnceFunc(func() { o.refill(out, c) })
+		} else {
+			log.L.WithError(err).Warn("no templates will be built")
+		}
+	}
+	p.Sandbox, err = sandbox.New(so)
+	return p, err
 }
 
 // pod is a sandbox as the task service wants it; it only converts types.
-type pod struct{ *sandbox.Sandbox }
+type pod struct {
+	*sandbox.Sandbox
+	// started is told of each container that was started.
+	started func()
+}
 
 func (p pod) CreateContainer(ctx context.Context, o task.ContainerOptions) (task.Container, error) {
 	c, err := p.Sandbox.CreateContainer(ctx, sandbox.ContainerOptions{
@@ -56,7 +72,7 @@ func (p pod) CreateContainer(ctx context.Context, o task.ContainerOptions) (task
 	if err != nil {
 		return nil, err
 	}
-	return container{c, init}, nil
+	return container{c, init, p.started}, nil
 }
 
 // podSandbox is a sandbox as the sandbox service wants it.
@@ -83,10 +99,25 @@ func (p podSandbox) Exit() sandboxapi.Exit {
 
 type container struct {
 	*sandbox.Container
-	init *sandbox.Process
+	init    *sandbox.Process
+	started func()
 }
 
-func (c container) Init() task.Process { return process{c.init} }
+func (c container) Init() task.Process { return firstProcess{process{c.init}, c.started} }
+
+// firstProcess is a container's init.
+type firstProcess struct {
+	process
+	started func()
+}
+
+func (p firstProcess) Start(ctx context.Context) error {
+	err := p.process.Start(ctx)
+	if err == nil {
+		p.started()
+	}
+	return err
+}
 
 func (c container) Exec(ctx context.Context, id string, spec *specs.Process, s task.Streams) (task.Process, error) {
 	p, err := c.Container.Exec(ctx, sandbox.ExecOptions{ID: id, Spec: spec, Stdio: sandbox.Stdio(s)})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
+	"github.com/hyperhq/hyper/config"
 	"github.com/hyperhq/hyper/sandbox/record"
 	"github.com/hyperhq/hyper/shim/event"
 	"github.com/hyperhq/hyper/shim/sandboxapi"
@@ -51,12 +52,18 @@ func serve(i invocation) error {
 	if err != nil {
 		return err
 	}
-	// Where a builder of templates belongs: not into the pod's mounts.
+	// Where what outlives the pod belongs: not into the pod's mounts.
 	mounts := os.NewFile(5, "mounts")
 	unix.CloseOnExec(int(mounts.Fd()))
 	defer mounts.Close()
-	s := newServer(i, l, isolated, mounts)
-	err = s.run()
+	return runServer(l, &opener{invocation: i, dir: runDir(i.RunDir), isolated: isolated, load: config.Load, mounts: mounts})
+}
+
+// runServer serves until the sandbox has ended.
+func runServer(l *net.UnixListener, o *opener) error {
+	s := newServer(l, o)
+	err := s.run()
+	o.refills.Wait()
 	if err != nil {
 		log.L.WithError(err).Error("the server ended with an error")
 	}
@@ -112,19 +119,19 @@ type server struct {
 	ending   sync.Once
 }
 
-// newServer makes the server; isolated is why its mounts could not be kept from
-// the host, or nil, and mounts the host's mount namespace.
-func newServer(i invocation, l *net.UnixListener, isolated error, mounts *os.File) *server {
+// newServer makes the server of the sandbox that o opens.
+func newServer(l *net.UnixListener, o *opener) *server {
 	ctx := context.Background()
+	i := o.invocation
 	s := &server{
-		dir:      runDir(i.RunDir),
+		dir:      o.dir,
 		listener: l,
 		remote:   event.NewRemote(os.Getenv("TTRPC_ADDRESS")),
 		stdio:    stdio.NewHost(i.Namespace),
 		ended:    make(chan struct{}),
 	}
 	s.events = event.NewQueue(ctx, i.Namespace, s.remote)
-	open := sync.OnceValues(opener(i, s.dir, isolated, mounts)) // whoever comes first
+	open := sync.OnceValues(o.open) // whoever comes first
 	s.tasks = task.New(ctx, task.Options{
 		ID:       i.ID,
 		Open:     func(context.Context, string) (task.Sandbox, error) { return open() },

@@ -61,7 +61,11 @@ func start(ctx context.Context, i invocation, input []byte, out io.Writer) error
 		return answer(out, r, address)
 	}
 	defer l.Close()
-	kill, err := spawn(i, r, bundle, address, l)
+	i.Pool = poolKeyOf(i, r, bundle)
+	kill, err := claim(i, r, bundle, address, l)
+	if kill == nil && err == nil {
+		kill, err = spawn(i, r, bundle, address, l)
+	}
 	if err == nil {
 		if err = answer(out, r, address); err == nil {
 			return nil
@@ -161,18 +165,15 @@ func serverCommand(i invocation, r request, bundle string, dir runDir) (*exec.Cm
 		return nil, fmt.Errorf("find the shim's binary: %w", err)
 	}
 	args := []string{"-namespace", i.Namespace, "-id", i.ID, "-address", r.grpcAddress, "-run-dir", string(dir)}
+	if i.Pool != "" {
+		args = append(args, "-pool", i.Pool)
+	}
 	if r.debug {
 		args = append(args, "-debug")
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Dir = bundle
-	cmd.Env = os.Environ()
-	if r.ttrpcAddress != "" {
-		cmd.Env = append(cmd.Env, "TTRPC_ADDRESS="+r.ttrpcAddress)
-	}
-	if r.configPath != "" {
-		cmd.Env = append(cmd.Env, "HYPER_CONFIG="+r.configPath)
-	}
+	cmd.Env = serverEnvironment(r)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid: true,
 		// Not Unshareflags: with them Go makes all mounts private, and what
@@ -180,6 +181,18 @@ func serverCommand(i invocation, r request, bundle string, dir runDir) (*exec.Cm
 		Cloneflags: syscall.CLONE_NEWNS,
 	}
 	return cmd, nil
+}
+
+// serverEnvironment is this process's, with what containerd has said beside it.
+func serverEnvironment(r request) []string {
+	env := os.Environ()
+	if r.ttrpcAddress != "" {
+		env = append(env, "TTRPC_ADDRESS="+r.ttrpcAddress)
+	}
+	if r.configPath != "" {
+		env = append(env, "HYPER_CONFIG="+r.configPath)
+	}
+	return env
 }
 
 // raiseOOMScore makes the server a better victim than containerd by one. A host

@@ -108,6 +108,17 @@ func (g *Group) Join() error {
 	return nil
 }
 
+// Add moves another process into the group, which has been joined. One that has ended
+// is no error.
+func (g *Group) Add(pid int) error {
+	for _, h := range g.hierarchies {
+		if err := enter(h.dir(g.path), pid); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("moving process %d into the pod's cgroup: %w", pid, err)
+		}
+	}
+	return nil
+}
+
 // Expel moves a process, which this one has started, to where New found the caller.
 // One that has ended is no error.
 func (g *Group) Expel(pid int) error {

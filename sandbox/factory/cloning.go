@@ -51,7 +51,7 @@ func storeOf(c *config.Config) *template.Store {
 // template was saved, or boots if there is none that is of use. When it fails nothing
 // is left behind.
 func (f *Cloning) Make(ctx context.Context, spec Spec) (*Machine, error) {
-	kind := Kind{Size: spec.Size, MaxMemoryMiB: spec.MaxMemoryMiB, MaxVCPUs: spec.MaxVCPUs, Shared: spec.ShareDir != "", Debug: spec.Debug}
+	kind := spec.kind()
 	machine, key, err := f.clone(ctx, spec, kind)
 	switch {
 	case err == nil:
@@ -74,6 +74,20 @@ func (f *Cloning) Make(ctx context.Context, spec Spec) (*Machine, error) {
 		}
 	}
 	return machine, err
+}
+
+// Clone starts a machine from its template, as Make does, or not at all:
+// errdefs.ErrNotFound if there is none. key is the template's.
+func (f *Cloning) Clone(ctx context.Context, spec Spec) (_ *Machine, key string, err error) {
+	return f.clone(ctx, spec, spec.kind())
+}
+
+// Key is what the template of a machine is stored by.
+func (f *Cloning) Key(spec Spec) (string, error) { return f.cold.key(spec.kind()) }
+
+// kind is what the machine has in common with its template.
+func (s Spec) kind() Kind {
+	return Kind{Size: s.Size, MaxMemoryMiB: s.MaxMemoryMiB, MaxVCPUs: s.MaxVCPUs, Shared: s.ShareDir != "", Debug: s.Debug}
 }
 
 // clone starts a machine from its template. key is the template's, once that is known.

@@ -29,7 +29,7 @@ type Start struct {
 	// Namespace and Sandbox are containerd's names.
 	Namespace string `json:"namespace"`
 	Sandbox   string `json:"sandbox"`
-	// From is what the machine was made from: Boot or Template.
+	// From is what the machine was made from: Boot, Template or Pool.
 	From string `json:"from"`
 	// Ready is when it answered.
 	Ready time.Time `json:"ready"`
@@ -42,6 +42,7 @@ type Start struct {
 const (
 	Boot     = "boot"
 	Template = "template"
+	Pool     = "pool"
 )
 
 // Write writes the record to a file, which is whole or not there.

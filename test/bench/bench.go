@@ -158,6 +158,9 @@ func (b *bench) byTurns(ctx context.Context, name string, rounds int, once func(
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
 			}
+			if !c.isIn(name) {
+				continue
+			}
 			if err := once(ctx, c); err != nil {
 				if err := b.failed(c, err); err != nil {
 					return err

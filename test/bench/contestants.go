@@ -19,7 +19,7 @@ type contestant struct {
 	runtime string
 	// config are lines of Hyper's configuration.
 	config string
-	// settled is a field of the log's line of a start, such as "cloned=true", that
+	// settled is a field of the log's line of a start, such as "from=template", that
 	// says that the runtime does what it does in the long run: it is started until
 	// then before anything is measured. Empty for one that is settled at once.
 	settled string
@@ -31,6 +31,11 @@ type contestant struct {
 	seconds float64
 	// most is with how many containers at once it is measured; 0 for any number.
 	most int
+	// only is the name of the group in which it is measured, if that is one alone.
+	only string
+	// waits has each start that is measured wait until a machine has been made ahead:
+	// else it would be the pace of the benchmark that is measured.
+	waits bool
 	// optional contestants are left out, with a note, when they cannot be had or fail.
 	optional bool
 
@@ -40,7 +45,7 @@ type contestant struct {
 // The names that promises are about: see figures.go. Those that are not among the
 // contestants are not measured.
 const (
-	hyper = "hyper" // as it is installed
+	hyper = "hyper" // machines are clones
 	cold  = "cold"  // every machine boots
 	pool  = "pool"  // machines are made ahead
 	runc  = "runc"
@@ -50,8 +55,10 @@ const (
 // contestants are measured by turns, in this order. Another configuration of Hyper
 // is a line here, or given with -with.
 var contestants = []contestant{
-	{name: hyper, about: "Hyper as it is installed: machines are clones", runtime: harness.RuntimeHyper, settled: "cloned=true", seconds: 0.4},
-	{name: cold, about: "Hyper without templates: every machine boots", runtime: harness.RuntimeHyper, config: "[template]\nenable = false\n", seconds: 1.3, most: 10},
+	{name: hyper, about: "Hyper without a pool: machines are clones", runtime: harness.RuntimeHyper, config: "[pool]\nenable = false\n", settled: "from=template", seconds: 0.4},
+	{name: pool, about: "Hyper with a pool, in which a machine waits for each start that is measured", runtime: harness.RuntimeHyper,
+		config: "[pool]\nenable = true\nidle_seconds = 3600\n", settled: "from=pool", seconds: 2, only: "run", waits: true},
+	{name: cold, about: "Hyper without templates: every machine boots", runtime: harness.RuntimeHyper, config: "[template]\nenable = false\n[pool]\nenable = false\n", seconds: 1.3, most: 10},
 	{name: runc, about: "containers without a machine", runtime: harness.RuntimeRunc, seconds: 0.15},
 	// Debian has no shim of gVisor's, and runc's serves it: Docker runs gVisor so.
 	{name: "runsc", about: "gVisor by runc's shim, if the host has it (Debian: apt-get install runsc)", runtime: harness.RuntimeRunc, seconds: 0.4,
@@ -115,6 +122,9 @@ func (c *contestant) ctrRun(ctx context.Context, dir string, args ...string) (*e
 	}
 	return c.cell.CtrCommand(ctx, append(append(run, image.Name, id), args...)...), nil
 }
+
+// isIn says whether the contestant is measured in a group.
+func (c *contestant) isIn(group string) bool { return c.only == "" || c.only == group }
 
 // joins says whether the contestant is measured with so many containers at once.
 func (c *contestant) joins(containers int) bool { return c.most == 0 || containers <= c.most }

@@ -30,10 +30,15 @@ var groups = []group{
 }
 
 // starts is about how long one start of every contestant takes, each with so much
-// more.
-func (o *options) starts(more time.Duration) (sum time.Duration) {
+// more, but of those that are in one group only.
+func (o *options) starts(more time.Duration) time.Duration { return o.startsIn("", more) }
+
+// startsIn is starts of a group's contestants.
+func (o *options) startsIn(group string, more time.Duration) (sum time.Duration) {
 	for _, c := range o.chosen() {
-		sum += c.start() + more
+		if c.isIn(group) {
+			sum += c.start() + more
+		}
 	}
 	return sum
 }

@@ -34,7 +34,8 @@ const (
 )
 
 func memoryTakes(o *options) time.Duration {
-	looks := time.Duration(o.deep / memoryStep * len(o.chosen()))
+	in := slices.DeleteFunc(o.chosen(), func(c contestant) bool { return !c.isIn("memory") })
+	looks := time.Duration(o.deep / memoryStep * len(in))
 	return time.Duration(o.deep)*o.starts(200*time.Millisecond) + looks*memorySettle
 }
 
@@ -42,6 +43,9 @@ func memoryTakes(o *options) time.Duration {
 // what is available belongs to all.
 func measureMemory(ctx context.Context, b *bench) error {
 	for _, c := range slices.Clone(b.contestants) {
+		if !c.isIn("memory") {
+			continue
+		}
 		b.progress.start("memory of "+c.name, b.deep)
 		if err := run(ctx, func(s *script) { b.grow(s, c) }); err != nil {
 			if err := b.failed(c, err); err != nil {

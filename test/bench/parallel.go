@@ -21,7 +21,7 @@ func parallelRounds(containers, n int) int { return min(max(10/containers, 1), n
 func parallelTakes(o *options) (sum time.Duration) {
 	for _, c := range o.chosen() {
 		for _, containers := range o.counts {
-			if c.joins(containers) {
+			if c.joins(containers) && c.isIn("parallel") {
 				sum += time.Duration(containers*parallelRounds(containers, o.n)) * c.start()
 			}
 		}

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	startLine = `time="2026-11-22T06:21:30Z" level=info msg="guest is ready" agent_ms=452.3 boot_ms=510.4 cloned=true configured_ms=8 guest_init_at_ms=120.5 machine_ms=50.1 runtime=io.containerd.hyper.v2 sandbox=c1`
-	coldLine  = `time="2026-11-22T06:21:31Z" level=info msg="guest is ready" agent_ms=700 cloned=false machine_ms=60 network_ms=2`
+	startLine = `time="2026-11-22T06:21:30Z" level=info msg="guest is ready" agent_ms=452.3 boot_ms=510.4 from=template configured_ms=8 guest_init_at_ms=120.5 machine_ms=50.1 runtime=io.containerd.hyper.v2 sandbox=c1`
+	coldLine  = `time="2026-11-22T06:21:31Z" level=info msg="guest is ready" agent_ms=700 from=boot machine_ms=60 network_ms=2`
 )
 
 func TestPhasesOf(t *testing.T) {
@@ -26,7 +26,7 @@ func TestStartLines(t *testing.T) {
 }
 
 func TestHasField(t *testing.T) {
-	if !hasField(startLine, "cloned=true") || hasField(startLine, "cloned=false") || hasField(startLine, "cloned") {
+	if !hasField(startLine, "from=template") || hasField(startLine, "from=boot") || hasField(startLine, "from") {
 		t.Error("a field is mistaken")
 	}
 }

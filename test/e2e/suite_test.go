@@ -143,6 +143,14 @@ func suite() []test {
 		{name: "template/more processors", run: testTemplateProcessors, vm: true},
 		{name: "template/none", run: testNoTemplates, vm: true},
 
+		{name: "pool/use", run: testPool, vm: true},
+		{name: "pool/others", run: testPoolOthers, vm: true},
+		{name: "pool/as others", run: testPoolAsOthers, vm: true},
+		{name: "pool/wrong guess", run: testPoolGuess, vm: true},
+		{name: "pool/killed", run: testPoolKilled, vm: true},
+		{name: "pool/idle", run: testPoolIdle, vm: true},
+		{name: "pool/several at once", run: testPoolAtOnce, vm: true},
+
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/in the container", run: testContainerHooks},
 		{name: "hooks/refuse", run: testFailingHooks},

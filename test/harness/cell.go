@@ -130,9 +130,10 @@ func (c *Cell) ConfigureOnly(text string) error {
 const templatesVariable = "HYPER_TEST_TEMPLATES"
 
 // ConfigureTemplates writes a file beside the runtime's configuration by which the
-// cell has templates of its own, or none, and images of layers of its own.
+// cell has templates of its own, or none, images of layers of its own, and no pool: what
+// waits there would be taken for a leak.
 func (c *Cell) ConfigureTemplates(enable bool) error {
-	return c.DropIn("00-cell.toml", fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n[rootfs]\nlayers = %q\n",
+	return c.DropIn("00-cell.toml", fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
 		enable, c.Templates(), c.LayersDir()))
 }
 

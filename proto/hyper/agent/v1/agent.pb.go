@@ -84,7 +84,7 @@ func (x VolumeChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VolumeChange_Kind.Descriptor instead.
 func (VolumeChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{43, 0}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{45, 0}
 }
 
 // A mount that the agent makes in the guest's own mount namespace.
@@ -1896,6 +1896,78 @@ func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
 	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+type PrepareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareResponse) Reset() {
+	*x = PrepareResponse{}
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareResponse) ProtoMessage() {}
+
+func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
+func (*PrepareResponse) Descriptor() ([]byte, []int) {
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
 type SaveChangesRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -1908,7 +1980,7 @@ type SaveChangesRequest struct {
 
 func (x *SaveChangesRequest) Reset() {
 	*x = SaveChangesRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +1992,7 @@ func (x *SaveChangesRequest) String() string {
 func (*SaveChangesRequest) ProtoMessage() {}
 
 func (x *SaveChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2005,7 @@ func (x *SaveChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveChangesRequest.ProtoReflect.Descriptor instead.
 func (*SaveChangesRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SaveChangesRequest) GetContainerId() string {
@@ -1959,7 +2031,7 @@ type SaveChangesResponse struct {
 
 func (x *SaveChangesResponse) Reset() {
 	*x = SaveChangesResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2043,7 @@ func (x *SaveChangesResponse) String() string {
 func (*SaveChangesResponse) ProtoMessage() {}
 
 func (x *SaveChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2056,7 @@ func (x *SaveChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveChangesResponse.ProtoReflect.Descriptor instead.
 func (*SaveChangesResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SaveChangesResponse) GetChanged() bool {
@@ -2004,7 +2076,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2088,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2101,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatsResponse) GetMetrics() []byte {
@@ -2048,7 +2120,7 @@ type PidsResponse struct {
 
 func (x *PidsResponse) Reset() {
 	*x = PidsResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2132,7 @@ func (x *PidsResponse) String() string {
 func (*PidsResponse) ProtoMessage() {}
 
 func (x *PidsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2145,7 @@ func (x *PidsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsResponse.ProtoReflect.Descriptor instead.
 func (*PidsResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PidsResponse) GetProcesses() []*Process {
@@ -2093,7 +2165,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2177,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2190,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -2146,7 +2218,7 @@ type SetNetworkRequest struct {
 
 func (x *SetNetworkRequest) Reset() {
 	*x = SetNetworkRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2230,7 @@ func (x *SetNetworkRequest) String() string {
 func (*SetNetworkRequest) ProtoMessage() {}
 
 func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2243,7 @@ func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
 func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetNetworkRequest) GetInterfaces() []*Interface {
@@ -2203,7 +2275,7 @@ type SetNetworkResponse struct {
 
 func (x *SetNetworkResponse) Reset() {
 	*x = SetNetworkResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2287,7 @@ func (x *SetNetworkResponse) String() string {
 func (*SetNetworkResponse) ProtoMessage() {}
 
 func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2300,7 @@ func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
 func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 type Interface struct {
@@ -2243,7 +2315,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2327,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2340,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Interface) GetMac() string {
@@ -2314,7 +2386,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2398,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2411,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Route) GetDestination() string {
@@ -2402,7 +2474,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2486,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2499,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Neighbour) GetAddress() string {
@@ -2465,7 +2537,7 @@ type ChangeVolumeRequest struct {
 
 func (x *ChangeVolumeRequest) Reset() {
 	*x = ChangeVolumeRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2549,7 @@ func (x *ChangeVolumeRequest) String() string {
 func (*ChangeVolumeRequest) ProtoMessage() {}
 
 func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2562,7 @@ func (x *ChangeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ChangeVolumeRequest) GetContainerId() string {
@@ -2529,7 +2601,7 @@ type ChangeVolumeResponse struct {
 
 func (x *ChangeVolumeResponse) Reset() {
 	*x = ChangeVolumeResponse{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2613,7 @@ func (x *ChangeVolumeResponse) String() string {
 func (*ChangeVolumeResponse) ProtoMessage() {}
 
 func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2626,7 @@ func (x *ChangeVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeVolumeResponse.ProtoReflect.Descriptor instead.
 func (*ChangeVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 // VolumeChange is one change. Its paths are relative to the volume's root, which
@@ -2576,7 +2648,7 @@ type VolumeChange struct {
 
 func (x *VolumeChange) Reset() {
 	*x = VolumeChange{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2588,7 +2660,7 @@ func (x *VolumeChange) String() string {
 func (*VolumeChange) ProtoMessage() {}
 
 func (x *VolumeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2601,7 +2673,7 @@ func (x *VolumeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeChange.ProtoReflect.Descriptor instead.
 func (*VolumeChange) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VolumeChange) GetKind() VolumeChange_Kind {
@@ -2675,7 +2747,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2759,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2772,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 type Event struct {
@@ -2716,7 +2788,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2800,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2813,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2797,7 +2869,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +2881,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +2894,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Connection) GetSocketId() uint64 {
@@ -2848,7 +2920,7 @@ type OOM struct {
 
 func (x *OOM) Reset() {
 	*x = OOM{}
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2932,7 @@ func (x *OOM) String() string {
 func (*OOM) ProtoMessage() {}
 
 func (x *OOM) ProtoReflect() protoreflect.Message {
-	mi := &file_hyper_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_hyper_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2945,7 @@ func (x *OOM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OOM.ProtoReflect.Descriptor instead.
 func (*OOM) Descriptor() ([]byte, []int) {
-	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+	return file_hyper_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *OOM) GetContainerId() string {
@@ -3005,7 +3077,9 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\x16UpdateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\"\x19\n" +
-	"\x17UpdateContainerResponse\"O\n" +
+	"\x17UpdateContainerResponse\"\x10\n" +
+	"\x0ePrepareRequest\"\x11\n" +
+	"\x0fPrepareResponse\"O\n" +
 	"\x12SaveChangesRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\x04R\x06stream\"/\n" +
@@ -3081,7 +3155,7 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\tsocket_id\x18\x01 \x01(\x04R\bsocketId\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\x04R\fconnectionId\"(\n" +
 	"\x03OOM\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\xc6\f\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId2\x92\r\n" +
 	"\x05Agent\x12P\n" +
 	"\tConfigure\x12 .hyper.agent.v1.ConfigureRequest\x1a!.hyper.agent.v1.ConfigureResponse\x12M\n" +
 	"\bSetClock\x12\x1f.hyper.agent.v1.SetClockRequest\x1a .hyper.agent.v1.SetClockResponse\x12J\n" +
@@ -3095,7 +3169,8 @@ const file_hyper_agent_v1_agent_proto_rawDesc = "" +
 	"\rDeleteProcess\x12\x1a.hyper.agent.v1.ProcessRef\x1a%.hyper.agent.v1.DeleteProcessResponse\x12V\n" +
 	"\x0ePauseContainer\x12\x1c.hyper.agent.v1.ContainerRef\x1a&.hyper.agent.v1.PauseContainerResponse\x12X\n" +
 	"\x0fResumeContainer\x12\x1c.hyper.agent.v1.ContainerRef\x1a'.hyper.agent.v1.ResumeContainerResponse\x12b\n" +
-	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12V\n" +
+	"\x0fUpdateContainer\x12&.hyper.agent.v1.UpdateContainerRequest\x1a'.hyper.agent.v1.UpdateContainerResponse\x12J\n" +
+	"\aPrepare\x12\x1e.hyper.agent.v1.PrepareRequest\x1a\x1f.hyper.agent.v1.PrepareResponse\x12V\n" +
 	"\vSaveChanges\x12\".hyper.agent.v1.SaveChangesRequest\x1a#.hyper.agent.v1.SaveChangesResponse\x12D\n" +
 	"\x05Stats\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1d.hyper.agent.v1.StatsResponse\x12B\n" +
 	"\x04Pids\x12\x1c.hyper.agent.v1.ContainerRef\x1a\x1c.hyper.agent.v1.PidsResponse\x12S\n" +
@@ -3117,7 +3192,7 @@ func file_hyper_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hyper_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_hyper_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(VolumeChange_Kind)(0),          // 0: hyper.agent.v1.VolumeChange.Kind
 	(*Mount)(nil),                   // 1: hyper.agent.v1.Mount
@@ -3151,32 +3226,34 @@ var file_hyper_agent_v1_agent_proto_goTypes = []any{
 	(*ResumeContainerResponse)(nil), // 29: hyper.agent.v1.ResumeContainerResponse
 	(*UpdateContainerRequest)(nil),  // 30: hyper.agent.v1.UpdateContainerRequest
 	(*UpdateContainerResponse)(nil), // 31: hyper.agent.v1.UpdateContainerResponse
-	(*SaveChangesRequest)(nil),      // 32: hyper.agent.v1.SaveChangesRequest
-	(*SaveChangesResponse)(nil),     // 33: hyper.agent.v1.SaveChangesResponse
-	(*StatsResponse)(nil),           // 34: hyper.agent.v1.StatsResponse
-	(*PidsResponse)(nil),            // 35: hyper.agent.v1.PidsResponse
-	(*Process)(nil),                 // 36: hyper.agent.v1.Process
-	(*SetNetworkRequest)(nil),       // 37: hyper.agent.v1.SetNetworkRequest
-	(*SetNetworkResponse)(nil),      // 38: hyper.agent.v1.SetNetworkResponse
-	(*Interface)(nil),               // 39: hyper.agent.v1.Interface
-	(*Route)(nil),                   // 40: hyper.agent.v1.Route
-	(*Neighbour)(nil),               // 41: hyper.agent.v1.Neighbour
-	(*ChangeVolumeRequest)(nil),     // 42: hyper.agent.v1.ChangeVolumeRequest
-	(*ChangeVolumeResponse)(nil),    // 43: hyper.agent.v1.ChangeVolumeResponse
-	(*VolumeChange)(nil),            // 44: hyper.agent.v1.VolumeChange
-	(*EventsRequest)(nil),           // 45: hyper.agent.v1.EventsRequest
-	(*Event)(nil),                   // 46: hyper.agent.v1.Event
-	(*Connection)(nil),              // 47: hyper.agent.v1.Connection
-	(*OOM)(nil),                     // 48: hyper.agent.v1.OOM
-	nil,                             // 49: hyper.agent.v1.ConfigureRequest.SysctlsEntry
-	(*timestamppb.Timestamp)(nil),   // 50: google.protobuf.Timestamp
+	(*PrepareRequest)(nil),          // 32: hyper.agent.v1.PrepareRequest
+	(*PrepareResponse)(nil),         // 33: hyper.agent.v1.PrepareResponse
+	(*SaveChangesRequest)(nil),      // 34: hyper.agent.v1.SaveChangesRequest
+	(*SaveChangesResponse)(nil),     // 35: hyper.agent.v1.SaveChangesResponse
+	(*StatsResponse)(nil),           // 36: hyper.agent.v1.StatsResponse
+	(*PidsResponse)(nil),            // 37: hyper.agent.v1.PidsResponse
+	(*Process)(nil),                 // 38: hyper.agent.v1.Process
+	(*SetNetworkRequest)(nil),       // 39: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil),      // 40: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),               // 41: hyper.agent.v1.Interface
+	(*Route)(nil),                   // 42: hyper.agent.v1.Route
+	(*Neighbour)(nil),               // 43: hyper.agent.v1.Neighbour
+	(*ChangeVolumeRequest)(nil),     // 44: hyper.agent.v1.ChangeVolumeRequest
+	(*ChangeVolumeResponse)(nil),    // 45: hyper.agent.v1.ChangeVolumeResponse
+	(*VolumeChange)(nil),            // 46: hyper.agent.v1.VolumeChange
+	(*EventsRequest)(nil),           // 47: hyper.agent.v1.EventsRequest
+	(*Event)(nil),                   // 48: hyper.agent.v1.Event
+	(*Connection)(nil),              // 49: hyper.agent.v1.Connection
+	(*OOM)(nil),                     // 50: hyper.agent.v1.OOM
+	nil,                             // 51: hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	(*timestamppb.Timestamp)(nil),   // 52: google.protobuf.Timestamp
 }
 var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
-	50, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
+	52, // 0: hyper.agent.v1.ConfigureRequest.now:type_name -> google.protobuf.Timestamp
 	1,  // 1: hyper.agent.v1.ConfigureRequest.mounts:type_name -> hyper.agent.v1.Mount
-	49, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
+	51, // 2: hyper.agent.v1.ConfigureRequest.sysctls:type_name -> hyper.agent.v1.ConfigureRequest.SysctlsEntry
 	8,  // 3: hyper.agent.v1.ConfigureResponse.phases:type_name -> hyper.agent.v1.Phase
-	50, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
+	52, // 4: hyper.agent.v1.SetClockRequest.now:type_name -> google.protobuf.Timestamp
 	9,  // 5: hyper.agent.v1.CreateContainerRequest.streams:type_name -> hyper.agent.v1.Streams
 	1,  // 6: hyper.agent.v1.CreateContainerRequest.mounts:type_name -> hyper.agent.v1.Mount
 	14, // 7: hyper.agent.v1.CreateContainerRequest.disks:type_name -> hyper.agent.v1.Disk
@@ -3186,15 +3263,15 @@ var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
 	12, // 11: hyper.agent.v1.MemoryVolume.root:type_name -> hyper.agent.v1.Attributes
 	12, // 12: hyper.agent.v1.MemoryVolume.part:type_name -> hyper.agent.v1.Attributes
 	9,  // 13: hyper.agent.v1.CreateProcessRequest.streams:type_name -> hyper.agent.v1.Streams
-	36, // 14: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
-	39, // 15: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
-	40, // 16: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
-	41, // 17: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
-	44, // 18: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
+	38, // 14: hyper.agent.v1.PidsResponse.processes:type_name -> hyper.agent.v1.Process
+	41, // 15: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	42, // 16: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	43, // 17: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	46, // 18: hyper.agent.v1.ChangeVolumeRequest.changes:type_name -> hyper.agent.v1.VolumeChange
 	0,  // 19: hyper.agent.v1.VolumeChange.kind:type_name -> hyper.agent.v1.VolumeChange.Kind
-	50, // 20: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
-	48, // 21: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
-	47, // 22: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
+	52, // 20: hyper.agent.v1.VolumeChange.modified:type_name -> google.protobuf.Timestamp
+	50, // 21: hyper.agent.v1.Event.oom:type_name -> hyper.agent.v1.OOM
+	49, // 22: hyper.agent.v1.Event.connection:type_name -> hyper.agent.v1.Connection
 	2,  // 23: hyper.agent.v1.Agent.Configure:input_type -> hyper.agent.v1.ConfigureRequest
 	4,  // 24: hyper.agent.v1.Agent.SetClock:input_type -> hyper.agent.v1.SetClockRequest
 	6,  // 25: hyper.agent.v1.Agent.SetCPUs:input_type -> hyper.agent.v1.SetCPUsRequest
@@ -3208,33 +3285,35 @@ var file_hyper_agent_v1_agent_proto_depIdxs = []int32{
 	20, // 33: hyper.agent.v1.Agent.PauseContainer:input_type -> hyper.agent.v1.ContainerRef
 	20, // 34: hyper.agent.v1.Agent.ResumeContainer:input_type -> hyper.agent.v1.ContainerRef
 	30, // 35: hyper.agent.v1.Agent.UpdateContainer:input_type -> hyper.agent.v1.UpdateContainerRequest
-	32, // 36: hyper.agent.v1.Agent.SaveChanges:input_type -> hyper.agent.v1.SaveChangesRequest
-	20, // 37: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
-	20, // 38: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
-	37, // 39: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	42, // 40: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
-	45, // 41: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
-	3,  // 42: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
-	5,  // 43: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
-	7,  // 44: hyper.agent.v1.Agent.SetCPUs:output_type -> hyper.agent.v1.SetCPUsResponse
-	16, // 45: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
-	18, // 46: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
-	21, // 47: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
-	22, // 48: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
-	24, // 49: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
-	26, // 50: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
-	27, // 51: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
-	28, // 52: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
-	29, // 53: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
-	31, // 54: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
-	33, // 55: hyper.agent.v1.Agent.SaveChanges:output_type -> hyper.agent.v1.SaveChangesResponse
-	34, // 56: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	35, // 57: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
-	38, // 58: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	43, // 59: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
-	46, // 60: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
-	42, // [42:61] is the sub-list for method output_type
-	23, // [23:42] is the sub-list for method input_type
+	32, // 36: hyper.agent.v1.Agent.Prepare:input_type -> hyper.agent.v1.PrepareRequest
+	34, // 37: hyper.agent.v1.Agent.SaveChanges:input_type -> hyper.agent.v1.SaveChangesRequest
+	20, // 38: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.ContainerRef
+	20, // 39: hyper.agent.v1.Agent.Pids:input_type -> hyper.agent.v1.ContainerRef
+	39, // 40: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	44, // 41: hyper.agent.v1.Agent.ChangeVolume:input_type -> hyper.agent.v1.ChangeVolumeRequest
+	47, // 42: hyper.agent.v1.Agent.Events:input_type -> hyper.agent.v1.EventsRequest
+	3,  // 43: hyper.agent.v1.Agent.Configure:output_type -> hyper.agent.v1.ConfigureResponse
+	5,  // 44: hyper.agent.v1.Agent.SetClock:output_type -> hyper.agent.v1.SetClockResponse
+	7,  // 45: hyper.agent.v1.Agent.SetCPUs:output_type -> hyper.agent.v1.SetCPUsResponse
+	16, // 46: hyper.agent.v1.Agent.CreateContainer:output_type -> hyper.agent.v1.CreateContainerResponse
+	18, // 47: hyper.agent.v1.Agent.CreateProcess:output_type -> hyper.agent.v1.CreateProcessResponse
+	21, // 48: hyper.agent.v1.Agent.StartProcess:output_type -> hyper.agent.v1.StartProcessResponse
+	22, // 49: hyper.agent.v1.Agent.WaitProcess:output_type -> hyper.agent.v1.Exit
+	24, // 50: hyper.agent.v1.Agent.SignalProcess:output_type -> hyper.agent.v1.SignalProcessResponse
+	26, // 51: hyper.agent.v1.Agent.ResizeTerminal:output_type -> hyper.agent.v1.ResizeTerminalResponse
+	27, // 52: hyper.agent.v1.Agent.DeleteProcess:output_type -> hyper.agent.v1.DeleteProcessResponse
+	28, // 53: hyper.agent.v1.Agent.PauseContainer:output_type -> hyper.agent.v1.PauseContainerResponse
+	29, // 54: hyper.agent.v1.Agent.ResumeContainer:output_type -> hyper.agent.v1.ResumeContainerResponse
+	31, // 55: hyper.agent.v1.Agent.UpdateContainer:output_type -> hyper.agent.v1.UpdateContainerResponse
+	33, // 56: hyper.agent.v1.Agent.Prepare:output_type -> hyper.agent.v1.PrepareResponse
+	35, // 57: hyper.agent.v1.Agent.SaveChanges:output_type -> hyper.agent.v1.SaveChangesResponse
+	36, // 58: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	37, // 59: hyper.agent.v1.Agent.Pids:output_type -> hyper.agent.v1.PidsResponse
+	40, // 60: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	45, // 61: hyper.agent.v1.Agent.ChangeVolume:output_type -> hyper.agent.v1.ChangeVolumeResponse
+	48, // 62: hyper.agent.v1.Agent.Events:output_type -> hyper.agent.v1.Event
+	43, // [43:63] is the sub-list for method output_type
+	23, // [23:43] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -3245,7 +3324,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 	if File_hyper_agent_v1_agent_proto != nil {
 		return
 	}
-	file_hyper_agent_v1_agent_proto_msgTypes[45].OneofWrappers = []any{
+	file_hyper_agent_v1_agent_proto_msgTypes[47].OneofWrappers = []any{
 		(*Event_Oom)(nil),
 		(*Event_Connection)(nil),
 	}
@@ -3255,7 +3334,7 @@ func file_hyper_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hyper_agent_v1_agent_proto_rawDesc), len(file_hyper_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ type AgentService interface {
 	PauseContainer(context.Context, *ContainerRef) (*PauseContainerResponse, error)
 	ResumeContainer(context.Context, *ContainerRef) (*ResumeContainerResponse, error)
 	UpdateContainer(context.Context, *UpdateContainerRequest) (*UpdateContainerResponse, error)
+	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	SaveChanges(context.Context, *SaveChangesRequest) (*SaveChangesResponse, error)
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
@@ -136,6 +137,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.UpdateContainer(ctx, &req)
 			},
+			"Prepare": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req PrepareRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Prepare(ctx, &req)
+			},
 			"SaveChanges": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req SaveChangesRequest
 				if err := unmarshal(&req); err != nil {
@@ -202,6 +210,7 @@ type AgentClient interface {
 	PauseContainer(context.Context, *ContainerRef) (*PauseContainerResponse, error)
 	ResumeContainer(context.Context, *ContainerRef) (*ResumeContainerResponse, error)
 	UpdateContainer(context.Context, *UpdateContainerRequest) (*UpdateContainerResponse, error)
+	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	SaveChanges(context.Context, *SaveChangesRequest) (*SaveChangesResponse, error)
 	Stats(context.Context, *ContainerRef) (*StatsResponse, error)
 	Pids(context.Context, *ContainerRef) (*PidsResponse, error)
@@ -319,6 +328,14 @@ func (c *agentClient) ResumeContainer(ctx context.Context, req *ContainerRef) (*
 func (c *agentClient) UpdateContainer(ctx context.Context, req *UpdateContainerRequest) (*UpdateContainerResponse, error) {
 	var resp UpdateContainerResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "UpdateContainer", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Prepare(ctx context.Context, req *PrepareRequest) (*PrepareResponse, error) {
+	var resp PrepareResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "Prepare", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

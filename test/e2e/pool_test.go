@@ -1,0 +1,378 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/test/harness"
+)
+
+// withPool gives the test a pool and templates of its own, and ends who waits when it
+// has ended.
+func withPool(t *testing.T, c *harness.Cell, idleSeconds int) {
+	t.Helper()
+	withTemplates(t, c)
+	rootfsBy(t, c, "disk") // from the first container on
+	c.DropInFor(t, "50-pool.toml", fmt.Sprintf("[pool]\nenable = true\nidle_seconds = %d\n", idleSeconds))
+	t.Cleanup(func() {
+		harness.Eventually(t, 30*time.Second, func() error {
+			left := parked(c)
+			for _, p := range left {
+				// One that has just ended needs none.
+				_ = unix.Kill(p.PID, unix.SIGTERM)
+			}
+			if len(left) > 0 {
+				return fmt.Errorf("shims are still parked: %v", left)
+			}
+			return nil
+		})
+		checkNobodyWaits(t, c)
+		if err := os.RemoveAll(filepath.Join(c.Dir, "run/pool")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// parked are the shims that were parked, those among them that have a pod by now.
+func parked(c *harness.Cell) []harness.Process {
+	return slices.DeleteFunc(c.Program("containerd-shim-hyper"), func(p harness.Process) bool {
+		return len(p.Args) == 0 || p.Args[len(p.Args)-1] != "park"
+	})
+}
+
+// places are the files of those who wait in the pool.
+func places(c *harness.Cell) []string {
+	found, _ := filepath.Glob(filepath.Join(c.Dir, "run/pool/*/[0-9]*"))
+	return found
+}
+
+// checkNobodyWaits checks that nothing is left of those who waited.
+func checkNobodyWaits(t *testing.T, c *harness.Cell) {
+	t.Helper()
+	if left := places(c); len(left) > 0 {
+		t.Errorf("left in the pool are %v", left)
+	}
+}
+
+// awaitParked waits until a shim waits, and gives the process ids that its place names:
+// its own and that of its machine.
+func awaitParked(t *testing.T, c *harness.Cell) (shim, machine int) {
+	t.Helper()
+	harness.Eventually(t, buildLimit, func() error {
+		sockets, _ := filepath.Glob(filepath.Join(c.Dir, "run/pool/*/*.sock"))
+		if len(sockets) == 0 {
+			return errors.New("no shim waits in the pool")
+		}
+		text, err := os.ReadFile(strings.TrimSuffix(sockets[0], ".sock"))
+		if err != nil {
+			return err
+		}
+		pids := map[string]int{}
+		for line := range strings.Lines(string(text)) {
+			if fields := strings.Fields(line); len(fields) == 3 {
+				pids[fields[2]], _ = strconv.Atoi(fields[0])
+			}
+		}
+		if shim, machine = pids["shim"], pids["qemu"]; shim == 0 || machine == 0 {
+			return fmt.Errorf("who waits is not recorded: %q", text)
+		}
+		return nil
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	return shim, machine
+}
+
+// fill starts containers until there is a template and a shim waits.
+func fill(t *testing.T, c *harness.Cell) (shim, machine int) {
+	t.Helper()
+	for range 3 {
+		if r := c.Run(t, harness.Args("echo", "good")); r.Stdout != "good\n" {
+			t.Fatalf("%+v", r)
+		}
+		awaitTemplate(t, c)
+	}
+	return awaitParked(t, c)
+}
+
+// pooled runs a container, with what it is to do beside sleeping, and says whether its
+// machine is from the pool.
+func pooled(t *testing.T, c *harness.Cell, do func(*harness.Task), options ...harness.Option) bool {
+	t.Helper()
+	logged := c.LogSize()
+	task := running(t, c, options...)
+	if do != nil {
+		do(task)
+	}
+	if err := task.Kill(t, uint32(unix.SIGKILL), true); err != nil {
+		t.Error(err)
+	}
+	task.Wait(t, 10*time.Second)
+	task.Delete(t)
+	return wasPooled(t, c, logged)
+}
+
+// wasPooled says whether the only machine that has started since the log had a size is
+// from the pool.
+func wasPooled(t *testing.T, c *harness.Cell, logged int64) bool {
+	t.Helper()
+	log, err := c.LogFrom(logged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var starts []string
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, `msg="guest is ready"`) {
+			starts = append(starts, line)
+		}
+	}
+	if len(starts) != 1 {
+		t.Fatalf("%d machines have started:\n%s", len(starts), strings.Join(starts, ""))
+	}
+	return strings.Contains(starts[0], " from=pool ")
+}
+
+// testPool runs what a container does in machines of the pool, which must not be alike.
+func testPool(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	if pooled(t, c, nil) {
+		t.Error("the first machine is from the pool")
+	}
+	if left := places(c); len(left) > 0 {
+		t.Errorf("after one start alone there are %v", left)
+	}
+	awaitTemplate(t, c)
+	fill(t, c)
+	seen := map[string]string{}
+	for i := range 2 {
+		shim, _ := awaitParked(t, c)
+		is := pooled(t, c, func(task *harness.Task) {
+			for _, source := range []string{"probe random", "cat /proc/sys/kernel/random/boot_id", "cat /proc/sys/kernel/random/uuid"} {
+				id := task.Shell(t, source).Stdout
+				if other, ok := seen[id]; ok || len(id) < 32 {
+					t.Errorf("machine %d: %s gives %q, as did %s", i, source, id, other)
+				}
+				seen[id] = source
+			}
+			checkClock(t, task)
+			checkUnused(t, task)
+			if r := task.Shell(t, "dd if=/dev/zero bs=64k count=4 | tee /file | wc -c; rm /file; exit 7"); r.Stdout != "262144\n" || r.Status != 7 {
+				t.Errorf("machine %d: %+v", i, r)
+			}
+			if recorded, err := os.ReadFile(recordOf(t, c)); err != nil || !strings.HasPrefix(string(recorded), fmt.Sprint(shim, " ")) {
+				t.Errorf("machine %d: the server is %q, not %d, %v", i, recorded, shim, err)
+			}
+		})
+		if !is {
+			t.Errorf("machine %d is not from the pool", i)
+		}
+	}
+	awaitParked(t, c)
+	logged := c.LogSize()
+	if r := c.Container(t, harness.Sh("cat; echo oops >&2; exit 3")).Run(t, harness.IO{Stdin: strings.NewReader("typed\n")}); r.Stdout != "typed\n" || r.Stderr != "oops\n" || r.Status != 3 {
+		t.Errorf("%+v", r)
+	}
+	if !wasPooled(t, c, logged) {
+		t.Error("the last machine is not from the pool")
+	}
+}
+
+// recordOf is the file that names the server of the cell's only sandbox.
+func recordOf(t *testing.T, c *harness.Cell) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(c.Dir, "run/*/shim.pid"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("records of servers: %v, %v", files, err)
+	}
+	return files[0]
+}
+
+// checkUnused checks that nothing is left of the container that the machine has run
+// before: its cgroup, its mounts, its disks.
+func checkUnused(t *testing.T, task *harness.Task) {
+	t.Helper()
+	r := task.Shell(t, "cat /proc/mounts /proc/self/mountinfo; ls /sys/block; cat /sys/block/*/serial; hostname")
+	if r.Status != 0 || strings.Contains(r.Stdout, "rehearsal") {
+		t.Errorf("something is left of the rehearsal: %+v", r)
+	}
+}
+
+// testPoolOthers has containers that must not have the machine that waits.
+func testPoolOthers(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	shim, _ := fill(t, c)
+	host := hostDir(t, c, map[string]string{"f": "from the host\n"})
+	for name, option := range map[string]harness.Option{
+		"another size": func(s *specs.Spec) {
+			s.Annotations = map[string]string{"io.containerd.hyper.v2.memory_mib": "300"}
+		},
+		"a bind": harness.Mount("bind", host, "/host", "rbind", "ro"),
+	} {
+		if pooled(t, c, nil, option) {
+			t.Errorf("%s: its machine is from the pool", name)
+		}
+	}
+	c.DropInFor(t, "60-other.toml", "[sandbox]\nmax_memory_mib = 1024\n")
+	if pooled(t, c, nil) {
+		t.Error("another configuration: its machine is from the pool")
+	}
+	if now, _ := awaitParked(t, c); now != shim {
+		t.Errorf("process %d waited, now %d", shim, now)
+	}
+}
+
+// testPoolGuess has containers of which it shows only when they are made that the
+// machine is of no use: their snapshots have been written to.
+func testPoolGuess(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	fill(t, c)
+	container := c.Container(t, harness.Sh("cat /kept; echo kept >/kept"))
+	if r := container.Run(t, harness.IO{}); r.Stdout != "" {
+		t.Errorf("%+v", r)
+	}
+	awaitParked(t, c)
+	logged := c.LogSize()
+	if r := container.Run(t, harness.IO{}); r.Stdout != "kept\n" {
+		t.Errorf("%+v", r)
+	}
+	if wasPooled(t, c, logged) {
+		t.Error("a machine of the pool has a share")
+	}
+}
+
+// testPoolKilled kills processes that wait, and that have just stopped to.
+func testPoolKilled(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	for _, victim := range []string{"shim", "qemu"} {
+		t.Run("waiting "+victim, func(t *testing.T) {
+			shim, machine := fill(t, c)
+			if victim == "qemu" {
+				shim, machine = machine, shim
+			}
+			if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			awaitGone(t, machine)
+			// What the first has left is found by the next, which is not from the pool.
+			if pooled(t, c, nil) {
+				t.Error("a killed machine runs")
+			}
+			awaitParked(t, c)
+			if !pooled(t, c, nil) {
+				t.Error("the machine that waits is not used")
+			}
+		})
+	}
+	t.Run("used shim", func(t *testing.T) {
+		shim, machine := awaitParked(t, c)
+		task := running(t, c)
+		if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		awaitGone(t, machine)
+		checkCleaned(t, task)
+	})
+	t.Run("used qemu", func(t *testing.T) {
+		_, machine := awaitParked(t, c)
+		task := running(t, c)
+		if err := unix.Kill(machine, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if exit := task.Wait(t, 10*time.Second); exit.Status != 137 {
+			t.Errorf("it exited %d", exit.Status)
+		}
+		task.Delete(t)
+	})
+}
+
+// awaitGone waits until a process has ended.
+func awaitGone(t *testing.T, pid int) {
+	t.Helper()
+	harness.Eventually(t, 10*time.Second, func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err == nil && !strings.Contains(string(stat), ") Z ") {
+			return fmt.Errorf("process %d lives", pid)
+		}
+		return nil
+	})
+}
+
+// testPoolIdle leaves the pool alone: nobody waits for long.
+func testPoolIdle(t *testing.T, c *harness.Cell) {
+	const idle = 15 * time.Second
+	withPool(t, c, int(idle.Seconds()))
+	shim, machine := fill(t, c)
+	began := time.Now()
+	harness.Eventually(t, 3*idle, func() error {
+		if left := parked(c); len(left) > 0 {
+			return fmt.Errorf("shims are parked: %v", left)
+		}
+		return nil
+	})
+	if waited := time.Since(began); waited > 2*idle {
+		t.Errorf("it waited %v", waited)
+	}
+	awaitGone(t, shim)
+	awaitGone(t, machine)
+	checkNobodyWaits(t, c)
+	if pooled(t, c, nil) {
+		t.Error("a machine that has ended runs")
+	}
+}
+
+// testPoolAtOnce starts more containers at once than wait.
+func testPoolAtOnce(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	fill(t, c)
+	logged := c.LogSize()
+	testAtOnce(t, c)
+	log, err := c.LogFrom(logged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(log), " from=pool "); n < 1 || n > 2 {
+		t.Errorf("%d machines are from the pool", n)
+	}
+}
+
+// testPoolAsOthers runs tests of all kinds with machines of the pool.
+func testPoolAsOthers(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	fill(t, c)
+	for _, other := range []struct {
+		name string
+		run  func(*testing.T, *harness.Cell)
+	}{
+		{"terminal", testTerminal},
+		{"20 MiB through cat", testStdin},
+		{"several execs", testExecsAtOnce},
+		{"pause", testPause},
+		{"an update grows the machine", testUpdateGrows},
+		{"written files persist", testRootfsPersists},
+		{"network by ctr", testCtrCNI},
+	} {
+		t.Run(other.name, func(t *testing.T) {
+			awaitParked(t, c)
+			logged := c.LogSize()
+			other.run(t, c)
+			log, err := c.LogFrom(logged)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(log), " from=pool ") {
+				t.Error("no machine was from the pool")
+			}
+		})
+	}
+}
