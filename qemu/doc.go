@@ -31,7 +31,11 @@
 //	StartTemplate ──▶ boots ──Save──▶ stopped for good ──Kill──▶ gone
 //	StartClone ──▶ reads the state ──▶ is given its share ──▶ runs on
 //
-// A template's devices are those that every clone has; what differs is plugged in.
+// A template's devices are those that every clone has; what differs is plugged in, or
+// put into places that the template has for disks:
+//
+//	vacant ──Attach──▶ in ──Detach, the guest lets go──▶ no place any more
+//
 // QEMU writes to the memory that it is handed: so memory that clones have in common
 // must be sealed by who hands it to them. A Save that fails leaves a machine that is
 // good for nothing but to be killed; a StartClone that fails leaves nothing.

@@ -91,3 +91,22 @@ func TestPlaceErrors(t *testing.T) {
 		attachDisk(t, vm, virtcontainers.Disk{ID: "read", File: read, ReadOnly: true})
 	})
 }
+
+// TestPlaceArguments: what a guest sees is the same in a template and its clones.
+func TestPlaceArguments(t *testing.T) {
+	spec := virtcontainers.VMSpec{ID: "pod", VCPUs: 1, MemoryMiB: 256, Places: []virtcontainers.DiskPlace{
+		{ID: "image1", Bytes: 1 << 46, ReadOnly: true}, {ID: "scratch1", Bytes: 1 << 30},
+	}}
+	const want = "-blockdev null-co,node-name=e-disk-image1-1,size=70368744177664,read-zeroes=on,read-only=on " +
+		"-blockdev raw,node-name=disk-image1-1,file=e-disk-image1-1,discard=unmap,read-only=on " +
+		"-device virtio-blk-pci,id=disk-image1-1,drive=disk-image1-1,serial=image1,bus=hot,addr=0x1,disable-legacy=on,rerror=report,werror=report " +
+		"-blockdev null-co,node-name=e-disk-scratch1-2,size=1073741824,read-zeroes=on,read-only=off " +
+		"-blockdev raw,node-name=disk-scratch1-2,file=e-disk-scratch1-2,discard=unmap,read-only=off " +
+		"-device virtio-blk-pci,id=disk-scratch1-2,drive=disk-scratch1-2,serial=scratch1,bus=hot,addr=0x2,disable-legacy=on,rerror=report,werror=report"
+	for role, has := range map[role]bool{boots: false, saves: true, resumes: true} {
+		got := joined(arguments(spec, platform{machine: MachineQ35, role: role}, testDescriptors()))
+		if strings.Contains(got, want) != has {
+			t.Errorf("role %d:\n%s\nwith places: %v\n%s", role, got, has, want)
+		}
+	}
+}

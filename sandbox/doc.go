@@ -16,6 +16,8 @@
 //	   │                paused ─────────────┤  (killed, or the VM died)
 //	   └──────────────────────exit──────────┘
 //
+// The VM ends with its last container if no pod wants it any longer: see endsWith.
+//
 // When the VM ends, for whatever reason, every process of it stops with status
 // 137 (killed) at once. Nothing holds a lock across a boot, a wait or a stream.
 package sandbox

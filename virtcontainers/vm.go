@@ -83,7 +83,9 @@ type VM interface {
 	// DetachNIC unplugs a card and returns when the guest has let go of it.
 	// errdefs.ErrNotFound if there is none of that id.
 	DetachNIC(ctx context.Context, id string) error
-	// AttachDisk plugs a disk in, as AttachNIC does a card.
+	// AttachDisk plugs a disk in, as AttachNIC does a card, or puts it into the place
+	// that the machine has for one of its ID (see VMSpec.Places), which the guest does
+	// not notice. errdefs.ErrInvalidArgument if it is not of that place's size.
 	AttachDisk(ctx context.Context, disk Disk) error
 	// DetachDisk unplugs a disk, as DetachNIC does a card. What the guest has not
 	// written by then is lost: it must have unmounted it.
