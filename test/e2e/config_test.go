@@ -56,6 +56,7 @@ func checkRefused(t *testing.T, c *harness.Cell, parts []string, options ...harn
 
 // testBrokenParts breaks each file that a virtual machine needs.
 func testBrokenParts(t *testing.T, c *harness.Cell) {
+	rootfsBy(t, c, "share") // or a machine may need no virtiofsd
 	dir := hostDir(t, c, map[string]string{
 		"garbage": strings.Repeat("this is no kernel, image or program\n", 1000), "empty": "",
 		"crash": "#!/bin/sh\necho I cannot go on >&2\nexit 3\n", "not-executable": "#!/bin/sh\n",
