@@ -275,7 +275,7 @@ func testPoolKilled(t *testing.T, c *harness.Cell) {
 		})
 	}
 	t.Run("used shim", func(t *testing.T) {
-		shim, machine := awaitParked(t, c)
+		shim, machine := fill(t, c)
 		task := running(t, c)
 		if err := unix.Kill(shim, unix.SIGKILL); err != nil {
 			t.Fatal(err)
