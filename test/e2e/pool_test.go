@@ -275,7 +275,7 @@ func testPoolKilled(t *testing.T, c *harness.Cell) {
 		})
 	}
 	t.Run("used shim", func(t *testing.T) {
-		shim, machine := awaitParked(t, c)
+		shim, machine := fill(t, c)
 		task := running(t, c)
 		if err := unix.Kill(shim, unix.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -284,7 +284,8 @@ func testPoolKilled(t *testing.T, c *harness.Cell) {
 		checkCleaned(t, task)
 	})
 	t.Run("used qemu", func(t *testing.T) {
-		_, machine := awaitParked(t, c)
+		// The shim that was killed may not have had another one parked.
+		_, machine := fill(t, c)
 		task := running(t, c)
 		if err := unix.Kill(machine, unix.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -358,7 +359,7 @@ func testPoolAsOthers(t *testing.T, c *harness.Cell) {
 		{"20 MiB through cat", testStdin},
 		{"several execs", testExecsAtOnce},
 		{"pause", testPause},
-		{"an update grows the machine", testUpdateGrows},
+		{"an update grows the machine", testPooledGrows},
 		{"written files persist", testRootfsPersists},
 		{"network by ctr", testCtrCNI},
 	} {
@@ -375,4 +376,19 @@ func testPoolAsOthers(t *testing.T, c *harness.Cell) {
 			}
 		})
 	}
+}
+
+// testPooledGrows has a machine grow that was made before its container was known.
+func testPooledGrows(t *testing.T, c *harness.Cell) {
+	task := running(t, c)
+	limit := int64(400 << 20)
+	if err := task.Update(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 10*time.Second, func() error {
+		if now := machineMemory(t, task); now < 400 {
+			return fmt.Errorf("the machine has %d MiB", now)
+		}
+		return nil
+	})
 }
