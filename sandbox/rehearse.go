@@ -27,6 +27,9 @@ const (
 	// rehearsalStream is where the numbers of its streams begin: a sandbox's own begin
 	// at 1.
 	rehearsalStream = 1 << 62
+	// rehearsals is how many there are. The first does most, two more a tenth: see
+	// docs/decisions/a-pool-of-parked-shims.md.
+	rehearsals = 3
 )
 
 // identify gives the guest what makes it differ from others of its template.
@@ -44,20 +47,29 @@ func (p *Parked) identify(ctx context.Context) error {
 	return p.agent.setClock(ctx, &agentv1.SetClockRequest{Now: timestamppb.Now()})
 }
 
-// rehearse has the guest run a container, by the calls and on the disks that the first
-// of its sandbox will have. Of the container nothing is left but what host and guest have
+// rehearse has the guest run containers, by the calls and on the disks that the first
+// of its sandbox will have. Of them nothing is left but what host and guest have
 // learnt: programs in the page cache, and translated where the guest is emulated.
 func (p *Parked) rehearse(ctx context.Context, c *config.Config) error {
 	// First, so that nothing that it draws is another's too.
 	if err := p.identify(ctx); err != nil {
 		return err
 	}
+	for range rehearsals {
+		if err := p.rehearseOnce(ctx, c); err != nil {
+			return fmt.Errorf("rehearsing a container: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *Parked) rehearseOnce(ctx context.Context, c *config.Config) error {
 	detach, err := p.attachRehearsal(ctx, c)
 	if err != nil {
 		return err
 	}
 	if err := p.runRehearsal(ctx); err != nil {
-		return fmt.Errorf("rehearsing a container: %w", err)
+		return err
 	}
 	if err := detach(ctx); err != nil {
 		return err
