@@ -64,6 +64,16 @@ func example(name string) *record.Start {
 // host has a sandbox of each state, and what is none.
 func host(t *testing.T) string {
 	root := t.TempDir()
+	kind := filepath.Join(root, record.PoolDir, "0f")
+	for _, dir := range []string{"0.dir", "1.dir"} {
+		if err := os.MkdirAll(filepath.Join(kind, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorded(t, filepath.Join(kind, "0"), "shim")
+	if err := os.WriteFile(filepath.Join(kind, "1"), nil, 0o600); err != nil { // about to be made
+		t.Fatal(err)
+	}
 	pod(t, root, "1-1", example("pod2"))
 	pod(t, root, "1-2", example("pod1"))
 	pod(t, root, "1-3", nil)
@@ -101,26 +111,27 @@ func TestListAsJSON(t *testing.T) {
 				t.Errorf("a sleeping process uses %+v", p)
 			}
 		}
-		if want := map[string]int{dead: 1}; len(s.Processes) != 2-want[s.State] {
+		if want := map[string]int{dead: 1, parked: 1}; len(s.Processes) != 2-want[s.State] {
 			t.Errorf("the processes of %s, which is %s: %+v", s.Name, s.State, s.Processes)
 		}
 	}
-	if got, want := strings.Join(got, ", "), " starting, pod1 running, pod2 running, pod3 dead"; got != want {
+	if got, want := strings.Join(got, ", "), " starting,  parked, pod1 running, pod2 running, pod3 dead"; got != want {
 		t.Errorf("it lists %q, want %q", got, want)
 	}
-	if all[1].Phases["machine"] != 80 || all[1].From != record.Template {
-		t.Errorf("the start of pod1 is %+v", all[1])
+	if all[2].Phases["machine"] != 80 || all[2].From != record.Template {
+		t.Errorf("the start of pod1 is %+v", all[2])
 	}
 }
 
 func TestListAsATable(t *testing.T) {
 	lines := strings.Split(run(t, "--run-dir", host(t), "list"), "\n")
-	if len(lines) != 6 {
+	if len(lines) != 7 {
 		t.Fatalf("it prints %q", lines)
 	}
 	for i, want := range [][]string{
 		{"NAMESPACE", "SANDBOX", "STATE", "FROM", "START", "MS", "AGE", "SHIM", "QEMU", "PSS", "MIB"},
 		{"-", "-", "starting", "-", "-", "-"},
+		{"-", "-", "parked", "-", "-", "-"},
 		{"k8s.io", "pod1", "running", "template", "125", "1m30s"},
 		{"k8s.io", "pod2", "running", "template", "125", "1m30s"},
 		{"k8s.io", "pod3", "dead", "template", "125", "1m30s", "-"},
@@ -155,7 +166,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]int{
-		"hyper_sandboxes": 3, "hyper_sandbox_start_phase_seconds": 6, "hyper_sandbox_ready_timestamp_seconds": 3,
+		"hyper_sandboxes": 4, "hyper_sandbox_start_phase_seconds": 6, "hyper_sandbox_ready_timestamp_seconds": 3,
 		"hyper_sandbox_process_pss_bytes": 5, "hyper_sandbox_process_cpu_seconds_total": 5,
 	} {
 		if got := len(families[name].GetMetric()); got != want {

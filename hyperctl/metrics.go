@@ -22,7 +22,7 @@ func newMetrics(all []sandbox) *metrics {
 	}
 	return &metrics{
 		all:   all,
-		count: desc("sandboxes", "Sandboxes on this host by state: starting, running, or dead (not cleaned up yet).", "state"),
+		count: desc("sandboxes", "Sandboxes on this host by state: starting, running, parked (in the pool), or dead (not cleaned up yet).", "state"),
 		phase: desc("sandbox_start_phase_seconds", "How long a step of the sandbox's start took; guest_*_at count from the start of its kernel.",
 			append(of, "from", "phase")...),
 		ready: desc("sandbox_ready_timestamp_seconds", "When the sandbox's guest answered.", of...),
@@ -43,7 +43,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	count := map[string]int{starting: 0, running: 0, dead: 0}
+	count := map[string]int{starting: 0, running: 0, parked: 0, dead: 0}
 	for _, s := range m.all {
 		count[s.State]++
 		if s.Ready == nil {

@@ -18,6 +18,8 @@ const (
 	// starting: its guest has not answered yet, or it has no machine yet.
 	starting = "starting"
 	running  = "running"
+	// parked: it waits in the pool for a pod.
+	parked = "parked"
 	// dead: its shim is gone, and containerd has not cleaned up yet.
 	dead = "dead"
 )
@@ -34,8 +36,9 @@ type sandbox struct {
 	Processes []process          `json:"processes"`
 }
 
-// find returns the sandboxes that have their run directory in root, ordered by name.
-// One whose record cannot be read is left out, and told of by the error.
+// find returns the sandboxes that have their run directory in root, and those that wait
+// in its pool, ordered by name. One whose record cannot be read is left out, and told of
+// by the error.
 func find(root string) ([]sandbox, error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,10 +47,10 @@ func find(root string) ([]sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for sandboxes: %w", err)
 	}
-	var all []sandbox
-	var failed []error
+	all, err := findParked(filepath.Join(root, record.PoolDir))
+	failed := []error{err}
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || e.Name() == record.PoolDir {
 			continue
 		}
 		s, err := look(filepath.Join(root, e.Name()))
@@ -88,4 +91,25 @@ func look(dir string) (*sandbox, error) {
 		s.State = dead
 	}
 	return s, nil
+}
+
+// findParked returns those that wait in a pool.
+func findParked(dir string) ([]sandbox, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*", "[0-9]*"))
+	if err != nil {
+		return nil, fmt.Errorf("look through the pool: %w", err)
+	}
+	var all []sandbox
+	var failed []error
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+			continue // a directory or a socket of one, or it is gone
+		}
+		recorded, err := record.Read(file)
+		if processes := measure(recorded); len(processes) > 0 {
+			all = append(all, sandbox{State: parked, Directory: filepath.Dir(file), Processes: processes})
+		}
+		failed = append(failed, err)
+	}
+	return all, errors.Join(failed...)
 }

@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// PoolDir is the directory, beside those of shims, of the shims that wait for a pod. In it
+// a directory for each kind has a file of processes for each of them, named by a number.
+const PoolDir = "pool"
+
 // The names of what is written down, in the run directory of a shim.
 const (
 	// ShimFile holds the shim's process.

@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// dirName is the pool's in the directory of run directories.
-	dirName = "pool"
 	// startsFile has the history of a key.
 	startsFile = "starts"
 	socketExt  = ".sock"
@@ -31,7 +29,7 @@ const (
 type Pool struct{ dir string }
 
 // New is the pool in a directory of run directories. It touches nothing.
-func New(root string) *Pool { return &Pool{dir: filepath.Join(root, dirName)} }
+func New(root string) *Pool { return &Pool{dir: filepath.Join(root, record.PoolDir)} }
 
 func (p *Pool) home(key string) string { return filepath.Join(p.dir, key) }
 
