@@ -510,6 +510,7 @@ func someBuilt(c *harness.Cell) error {
 // testRootDiskNoBuilder has layers of which no image can be made.
 func testRootDiskNoBuilder(t *testing.T, c *harness.Cell) {
 	forgetImages(t, c)
+	defer forgetImages(t, c) // that it failed is remembered for ten minutes
 	rootfsBy(t, c, "auto", "layers_mib = 1")
 	for range 2 {
 		if r := c.Run(t, harness.Sh(rootType)); r.Stdout != byShare {
