@@ -89,10 +89,13 @@ func (p *parking) look() (*config.Config, string, error) {
 
 // run makes the machine, waits and serves.
 func (p *parking) run(ctx context.Context, c *config.Config) error {
-	if err := p.make(ctx, c); err != nil {
-		if ctx.Err() == nil && !errors.Is(err, sandbox.ErrNoTemplate) {
-			err = errors.Join(err, p.place.Failed(err))
-		}
+	err := p.make(ctx, c)
+	switch {
+	case errors.Is(err, sandbox.ErrNoTemplate):
+		return nil // a machine of this kind that boots has one built: a later start asks again
+	case err != nil && ctx.Err() == nil:
+		return errors.Join(err, p.place.Failed(err))
+	case err != nil:
 		return err
 	}
 	claim, socket, c, err := p.wait(ctx, limitsOf(c).Window)
