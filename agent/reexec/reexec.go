@@ -30,6 +30,12 @@ func init() {
 		os.Exit(1)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
+		if isExec() {
+			if err := endBySignals(); err != nil {
+				fmt.Fprintln(os.Stderr, "hyper-agent:", err)
+				os.Exit(1)
+			}
+		}
 		libcontainer.Init()
 	}
 }

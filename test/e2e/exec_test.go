@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -79,6 +80,23 @@ func testExecErrors(t *testing.T, c *harness.Cell) {
 	again.Start(t)
 	if r := again.Finish(t); r.Stdout != "again\n" {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// testExecKilledAtOnce signals processes that have just been started: a signal that comes
+// while a process becomes its program must not be lost.
+func testExecKilledAtOnce(t *testing.T, c *harness.Cell) {
+	task := running(t, c)
+	for i := range 60 {
+		p := task.Exec(t, harness.Command{Args: []string{"sleep", "1000"}}, harness.IO{})
+		p.Start(t)
+		time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+		if err := p.Kill(t, 15, false); err != nil {
+			t.Errorf("killing: %v", err)
+		}
+		if r := p.Finish(t); r.Status != 128+15 {
+			t.Fatalf("got %+v", r)
+		}
 	}
 }
 

@@ -94,6 +94,7 @@ func suite() []test {
 
 		{name: "exec/several at once", run: testExecsAtOnce},
 		{name: "exec/errors", run: testExecErrors},
+		{name: "exec/killed at once", run: testExecKilledAtOnce},
 		{name: "exec/in a stopped container", run: testExecInStopped},
 		{name: "exec/never started", run: testNeverStarted},
 
