@@ -153,11 +153,12 @@ func (g *guest) boot(phases *phases) error {
 		if s.life.Err() == nil {
 			machine.Failed(err)
 		}
-		g.awaitEnd()
+		ended := g.awaitEnd()
 		// What the guest said is read before it is ended, which would be in it.
 		logged := machine.Log()
 		g.kill()
-		if machine.Err() != nil {
+		// One that we have killed ends piece by piece, and that is no reason.
+		if ended && machine.Err() != nil {
 			return fmt.Errorf("the virtual machine did not boot: %w", machine.Err())
 		}
 		return fmt.Errorf("the virtual machine did not boot: %w; its console's last lines:\n%s",
@@ -238,11 +239,13 @@ func (g *guest) joinCgroup() error {
 const lastWords = 200 * time.Millisecond
 
 // awaitEnd gives a machine that is dying the time to do so, or killing it would
-// hide what it died of.
-func (g *guest) awaitEnd() {
+// hide what it died of. It reports whether the machine has ended.
+func (g *guest) awaitEnd() bool {
 	select {
 	case <-g.machine.Done():
+		return true
 	case <-time.After(lastWords):
+		return false
 	}
 }
 
