@@ -12,9 +12,6 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// errAnother says that a process has the id of a recorded one that is gone.
-var errAnother = errors.New("another process has this id now")
-
 const about = `hyperctl reads what the shims of Hyper write down while they live, and what their
 processes use. It asks none of them anything, and changes nothing.
 

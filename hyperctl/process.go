@@ -21,6 +21,9 @@ type process struct {
 func measure(recorded []record.Process) []process {
 	var list []process
 	for _, r := range recorded {
+		if !r.Lives() {
+			continue
+		}
 		if p, err := usage(r); err == nil { // or it ended while we looked
 			list = append(list, p)
 		}
@@ -29,13 +32,6 @@ func measure(recorded []record.Process) []process {
 }
 
 func usage(r record.Process) (process, error) {
-	now, err := record.Of(r.PID, r.Name)
-	if err != nil {
-		return process{}, err
-	}
-	if now != r {
-		return process{}, errAnother
-	}
 	proc, err := procfs.NewProc(r.PID)
 	if err != nil {
 		return process{}, err

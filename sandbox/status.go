@@ -94,7 +94,7 @@ func (s *Sandbox) hostProcesses() ([]int, error) {
 	}
 	pids := []int{os.Getpid()}
 	for _, r := range record.Parse(data) {
-		if now, err := record.Of(r.PID, r.Name); err == nil && now == r {
+		if r.Lives() {
 			pids = append(pids, r.PID)
 		}
 	}

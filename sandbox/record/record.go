@@ -38,6 +38,12 @@ func Of(pid int, name string) (Process, error) {
 	return Process{PID: pid, Start: start, Name: name}, err
 }
 
+// Lives reports whether the process is there, and not another with its id.
+func (r Process) Lives() bool {
+	now, err := Of(r.PID, r.Name)
+	return err == nil && now == r
+}
+
 // startTime is field 22 of /proc/<pid>/stat.
 func startTime(pid int) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
