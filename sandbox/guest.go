@@ -261,7 +261,8 @@ func (g *guest) begin(ctx context.Context, phases *phases) error {
 		}
 	}()
 	if g.session == nil {
-		if err := g.connect(ctx); err != nil {
+		var err error
+		if g.session, g.agent, err = connect(ctx, g.machine); err != nil {
 			return err
 		}
 		phases.end("agent")
@@ -277,19 +278,22 @@ func (g *guest) begin(ctx context.Context, phases *phases) error {
 	return nil
 }
 
-// connect begins the session with the agent.
-func (g *guest) connect(ctx context.Context) error {
-	conn, err := g.machine.Channel(ctx)
+// connect begins the session with a machine's agent.
+func connect(ctx context.Context, machine *factory.Machine) (*channel.Session, *agentClient, error) {
+	conn, err := machine.Channel(ctx)
 	if err != nil {
-		return fmt.Errorf("connecting to the agent: %w", err)
+		return nil, nil, fmt.Errorf("connecting to the agent: %w", err)
 	}
-	if g.session, err = channel.Connect(ctx, conn); err != nil {
-		return fmt.Errorf("waiting for the agent: %w", err)
+	session, err := channel.Connect(ctx, conn)
+	if err != nil {
+		return nil, nil, fmt.Errorf("waiting for the agent: %w", err)
 	}
-	if g.agent, err = newAgentClient(g.session); err != nil {
-		g.session.Close()
+	agent, err := newAgentClient(session)
+	if err != nil {
+		session.Close()
+		return nil, nil, err
 	}
-	return err
+	return session, agent, nil
 }
 
 // prepare makes the guest this sandbox's.

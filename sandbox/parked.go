@@ -72,23 +72,11 @@ func Park(ctx context.Context, o ParkOptions) (_ *Parked, err error) {
 			err = errors.Join(fmt.Errorf("making a machine ahead: %w", err), p.Kill(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := p.connect(ctx); err != nil {
+	if p.session, p.agent, err = connect(ctx, p.machine); err != nil {
 		return nil, err
 	}
 	go p.watch()
 	return p, p.rehearse(ctx, o.Config)
-}
-
-func (p *Parked) connect(ctx context.Context) error {
-	conn, err := p.machine.Channel(ctx)
-	if err != nil {
-		return fmt.Errorf("connecting to the agent: %w", err)
-	}
-	if p.session, err = channel.Connect(ctx, conn); err != nil {
-		return fmt.Errorf("waiting for the agent: %w", err)
-	}
-	p.agent, err = newAgentClient(p.session)
-	return err
 }
 
 // watch ends with the machine or the session, which is the end of both.
