@@ -1,10 +1,12 @@
 package harness
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -58,6 +60,20 @@ func orphan(t *testing.T, r *Reaper, dir string, command string) {
 	}
 }
 
+// sleeper leaves an orphan that lives on, and waits until it is the program that
+// it becomes: before that /proc shows neither arguments nor an environment.
+func sleeper(t *testing.T, c *Cell) {
+	t.Helper()
+	orphan(t, c.reaper, c.Dir, "sleep 1000")
+	Eventually(t, 10*time.Second, func() error {
+		below := c.Below()
+		if slices.ContainsFunc(below, func(p Process) bool { return slices.Equal(p.Args, []string{"sleep", "1000"}) }) {
+			return nil
+		}
+		return fmt.Errorf("no sleeper has begun among %v", below)
+	})
+}
+
 // TestSnapshotFindsWhatIsLeft leaves one of each kind behind.
 func TestSnapshotFindsWhatIsLeft(t *testing.T) {
 	c := emptyCell(t, newReaper(t))
@@ -65,7 +81,7 @@ func TestSnapshotFindsWhatIsLeft(t *testing.T) {
 	if left := c.Snapshot().Since(before); len(left) != 0 {
 		t.Fatalf("with nothing left behind there is %q", left)
 	}
-	orphan(t, c.reaper, c.Dir, "sleep 1000")
+	sleeper(t, c)
 	mount := filepath.Join(c.Dir, "mnt")
 	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
@@ -117,7 +133,7 @@ func TestReaperLeavesOwnChildren(t *testing.T) {
 func TestRemoveStale(t *testing.T) {
 	reaper := newReaper(t)
 	own, stale := emptyCell(t, reaper), emptyCell(t, reaper)
-	orphan(t, stale.reaper, stale.Dir, "sleep 1000")
+	sleeper(t, stale)
 	if err := unix.Mount("tmpfs", filepath.Join(stale.Dir, "mnt"), "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
