@@ -202,10 +202,34 @@ func TestADamagedRecordHidesNoOther(t *testing.T) {
 }
 
 func TestUsageErrors(t *testing.T) {
-	for _, args := range [][]string{{"nonsense"}, {"list", "--nonsense"}, {"metrics", "-o", "/nowhere/at/all"}} {
+	for _, tc := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"nonsense"}, `no command "nonsense": see hyperctl --help`},
+		{[]string{"--nonsense"}, "-nonsense: see hyperctl --help"},
+		{[]string{"list", "--nonsense"}, "-nonsense: see hyperctl list --help"},
+		{[]string{"list", "c1"}, `no argument "c1": see hyperctl list --help`},
+		{[]string{"metrics", "c1"}, `no argument "c1"`},
+		{[]string{"metrics", "-o", "/nowhere/at/all"}, "write /nowhere/at/all"},
+	} {
 		var stdout, stderr bytes.Buffer
-		if code := Main(append([]string{"hyperctl", "--run-dir", t.TempDir()}, args...), &stdout, &stderr); code != 1 || stderr.Len() == 0 {
-			t.Errorf("%v: code %d, error %q", args, code, stderr.String())
+		code := Main(append([]string{"hyperctl", "--run-dir", t.TempDir()}, tc.args...), &stdout, &stderr)
+		if code != 1 || !strings.Contains(stderr.String(), tc.says) || stdout.Len() != 0 {
+			t.Errorf("%v: code %d, error %q, printed %q; want …%s…", tc.args, code, stderr.String(), stdout.String(), tc.says)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		says string
+	}{{nil, "COMMANDS:"}, {[]string{"--help"}, "hyperctl list --json"}, {[]string{"metrics", "--help"}, "--output FILE"}, {[]string{"--version"}, "hyperctl version "}} {
+		var stdout, stderr bytes.Buffer
+		code := Main(append([]string{"hyperctl"}, tc.args...), &stdout, &stderr)
+		if code != 0 || !strings.Contains(stdout.String(), tc.says) || stderr.Len() != 0 {
+			t.Errorf("%v: code %d, error %q, printed %q; want …%s…", tc.args, code, stderr.String(), stdout.String(), tc.says)
 		}
 	}
 }

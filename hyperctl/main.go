@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -39,41 +40,83 @@ func command(stdout, stderr io.Writer) *cli.Command {
 		Usage: "where the shims have their run directories",
 	}
 	return &cli.Command{
-		Name:        "hyperctl",
-		Usage:       "look at the sandboxes of this host",
-		Description: about,
-		Flags:       []cli.Flag{root},
-		Writer:      stdout,
-		ErrWriter:   stderr,
+		Name:         "hyperctl",
+		Usage:        "look at the sandboxes of this host",
+		Description:  about,
+		Version:      version(),
+		Flags:        []cli.Flag{root},
+		Action:       noCommand,
+		OnUsageError: usageError,
+		Writer:       stdout,
+		ErrWriter:    stderr,
 		// The error is ours to print, once, and the exit code too.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 		Commands: []*cli.Command{
 			{
-				Name:    "list",
-				Aliases: []string{"ls"},
-				Usage:   "list the sandboxes: how each started, its processes and their memory",
-				Flags:   []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON, with all that is known"}},
-				Action:  list,
+				Name:         "list",
+				Aliases:      []string{"ls"},
+				Usage:        "list the sandboxes: how each started, its processes and their memory",
+				Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON, with all that is known"}},
+				Action:       listCommand,
+				OnUsageError: usageError,
 			},
 			{
-				Name:  "metrics",
-				Usage: "print start times and usage in Prometheus' text format",
-				Flags: []cli.Flag{&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, which is replaced at once"}},
-				Action: func(_ context.Context, c *cli.Command) error {
-					all, err := find(c.String("run-dir"))
-					return errors.Join(err, printMetrics(c, all))
-				},
+				Name:         "metrics",
+				Usage:        "print start times and usage in Prometheus' text format",
+				Flags:        []cli.Flag{&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, which is replaced at once"}},
+				Action:       metricsCommand,
+				OnUsageError: usageError,
 			},
 		},
 	}
 }
 
-func list(_ context.Context, c *cli.Command) error {
+// version is that of the module, as the build recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// noCommand shows the help, or says which command there is not.
+func noCommand(_ context.Context, c *cli.Command) error {
+	if name := c.Args().First(); name != "" {
+		return fmt.Errorf("there is no command %q: see hyperctl --help", name)
+	}
+	return cli.ShowRootCommandHelp(c)
+}
+
+// usageError leaves the help, which would hide the error, to those who ask for it.
+func usageError(_ context.Context, c *cli.Command, err error, _ bool) error {
+	return fmt.Errorf("%w: see %s --help", err, c.FullName())
+}
+
+func listCommand(_ context.Context, c *cli.Command) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	all, err := find(c.String("run-dir"))
 	if c.Bool("json") {
 		return errors.Join(err, writeJSON(c.Root().Writer, all))
 	}
 	return errors.Join(err, writeTable(c.Root().Writer, all, time.Now()))
+}
+
+func metricsCommand(_ context.Context, c *cli.Command) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	all, err := find(c.String("run-dir"))
+	return errors.Join(err, printMetrics(c, all))
+}
+
+// noArguments refuses what would only seem to choose a sandbox.
+func noArguments(c *cli.Command) error {
+	if name := c.Args().First(); name != "" {
+		return fmt.Errorf("%s takes no argument %q: see %s --help", c.Name, name, c.FullName())
+	}
+	return nil
 }
 
 func printMetrics(c *cli.Command, all []sandbox) error {
