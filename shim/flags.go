@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -37,14 +38,27 @@ Usage: containerd-shim-hyper-v2 [flags] [start | delete]
 
 `
 
+// internal begins the description of a flag that is nobody's to set by hand.
+const internal = "internal: "
+
+// printUsage leaves out the internal flags.
+func printUsage(fs *flag.FlagSet) {
+	shown := flag.NewFlagSet(fs.Name(), flag.ContinueOnError)
+	shown.SetOutput(fs.Output())
+	fs.VisitAll(func(f *flag.Flag) {
+		if !strings.HasPrefix(f.Usage, internal) {
+			shown.Var(f.Value, f.Name, f.Usage)
+		}
+	})
+	fmt.Fprint(fs.Output(), usageText)
+	shown.PrintDefaults()
+}
+
 func parseFlags(args []string, usage io.Writer) (invocation, error) {
 	var i invocation
 	fs := flag.NewFlagSet("containerd-shim-hyper-v2", flag.ContinueOnError)
 	fs.SetOutput(usage)
-	fs.Usage = func() {
-		fmt.Fprint(usage, usageText)
-		fs.PrintDefaults()
-	}
+	fs.Usage = func() { printUsage(fs) }
 	fs.StringVar(&i.Namespace, "namespace", "", "containerd namespace of the task")
 	fs.StringVar(&i.ID, "id", "", "id of the task")
 	fs.StringVar(&i.Address, "address", "", "containerd's gRPC socket")
@@ -53,12 +67,12 @@ func parseFlags(args []string, usage io.Writer) (invocation, error) {
 	fs.BoolVar(&i.Version, "v", false, "print the version")
 	fs.BoolVar(&i.Version, "version", false, "print the version")
 	fs.BoolVar(&i.Info, "info", false, "print what the runtime can do, as a containerd.types.RuntimeInfo")
-	fs.StringVar(&i.RunDir, "run-dir", "", "the server's run directory (internal)")
-	fs.StringVar(&i.Pool, "pool", "", "the pool's key of the server's pod (internal)")
-	fs.StringVar(&i.Layers, "layers", "", "directories of which build-image makes an image (internal)")
-	fs.StringVar(&i.KeepOut, "keep-out", "", "directories of which build-image keeps no mounts (internal)")
+	fs.StringVar(&i.RunDir, "run-dir", "", internal+"the server's run directory")
+	fs.StringVar(&i.Pool, "pool", "", internal+"the pool's key of the server's pod")
+	fs.StringVar(&i.Layers, "layers", "", internal+"directories of which build-image makes an image")
+	fs.StringVar(&i.KeepOut, "keep-out", "", internal+"directories of which build-image keeps no mounts")
 	for _, name := range []string{"publish-binary", "socket", "debug-socket"} {
-		_ = fs.String(name, "", "accepted and ignored")
+		_ = fs.String(name, "", internal+"containerd gives it, and nothing here needs it")
 	}
 	if err := fs.Parse(args); err != nil {
 		return i, fmt.Errorf("command line: %w", errors.Join(err, errdefs.ErrInvalidArgument))
