@@ -73,12 +73,11 @@ install: ## Install under PREFIX (/usr/local), staged in DESTDIR; run `make` fir
 
 uninstall: ## Remove what install has put under PREFIX; the configuration stays
 	rm -f $(addprefix "$(DESTDIR)$(PREFIX)"/bin/,$(HOST_COMMANDS))
-	rm -f "$(DESTDIR)$(PREFIX)"/libexec/hyper-agent
 	rm -rf "$(DESTDIR)$(PREFIX)"/share/hyper
 
 ##@ Checking
 
-.PHONY: lint test race fuzz bench demo containerd nerdctl
+.PHONY: lint test race fuzz bench demo containerd nerdctl virtiofsd
 lint: ## Check formatting, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted as gofmt does:"; echo "$$unformatted"; exit 1; fi
@@ -90,6 +89,9 @@ containerd: ## Fetch the containerds that the tests run against, into the cache
 
 nerdctl: ## Build nerdctl into the cache, for the test that runs it
 	@hack/fetch-nerdctl >/dev/null
+
+virtiofsd: ## Fetch Debian 13's virtiofsd into the cache, for the test that runs it on Debian 12
+	@hack/fetch-virtiofsd >/dev/null
 
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
 	@status=0; \

@@ -22,12 +22,15 @@ type moment struct {
 	reach func(t *testing.T, task *harness.Task) *harness.Task
 }
 
+// started starts a task, and returns when it runs.
+func started(t *testing.T, task *harness.Task) *harness.Task {
+	t.Helper()
+	task.Start(t)
+	task.Expect(t, "ready\n")
+	return nil
+}
+
 func moments() []moment {
-	started := func(t *testing.T, task *harness.Task) *harness.Task {
-		task.Start(t)
-		task.Expect(t, "ready\n")
-		return nil
-	}
 	return []moment{
 		{"created", func(*testing.T, *harness.Task) *harness.Task { return nil }},
 		{"running", started},
@@ -85,47 +88,53 @@ func testKilled(t *testing.T, c *harness.Cell) {
 				if program == "virtiofsd" {
 					rootfsBy(t, c, "share") // or there may be none
 				}
-				container := c.Container(t, stubborn())
-				events := container.Watch(t)
-				task := container.Create(t, harness.IO{})
-				exec := m.reach(t, task)
-				killed := time.Now()
-				killProgram(t, c, program)
-				event := events.Expect(t, "exit "+container.ID, 5*time.Second)
-				if event.Status != 137 {
-					t.Errorf("it exited %d", event.Status)
-				}
-				took := event.Seen.Sub(killed)
-				if program == "containerd-shim-hyper" {
-					// It is containerd that reports this end, after its clean-up.
-					checkCleaned(t, task)
-					return
-				}
-				if took > deathLimit {
-					t.Errorf("its end was reported after %v", took)
-				}
-				if exec != nil {
-					events.Expect(t, "exit "+exec.ExecID, 5*time.Second)
-					if exit := exec.Wait(t, 5*time.Second); exit.Status != 137 {
-						t.Errorf("the exec exited %d", exit.Status)
-					}
-				}
-				if exit := task.Wait(t, 5*time.Second); exit.Status != 137 {
-					t.Errorf("waiting says it exited %d", exit.Status)
-				}
-				if state, err := task.State(t); err != nil || state.Status.String() != "STOPPED" {
-					t.Errorf("its state is %v, %v", state, err)
-				}
-				if err := task.Kill(t, 9, true); !errdefs.IsNotFound(err) {
-					t.Errorf("killing it: %v", err)
-				}
-				task.Delete(t)
+				checkKilled(t, c, program, m)
 			})
 		}
 	}
 	if r := c.Run(t, harness.Args("echo", "good")); r.Stdout != "good\n" {
 		t.Errorf("a good run after all: %+v", r)
 	}
+}
+
+// checkKilled kills a process of a sandbox at a moment, and checks that the container's
+// end is reported soon, and to everybody.
+func checkKilled(t *testing.T, c *harness.Cell, program string, m moment) {
+	t.Helper()
+	container := c.Container(t, stubborn())
+	events := container.Watch(t)
+	task := container.Create(t, harness.IO{})
+	exec := m.reach(t, task)
+	killed := time.Now()
+	killProgram(t, c, program)
+	event := events.Expect(t, "exit "+container.ID, 5*time.Second)
+	if event.Status != 137 {
+		t.Errorf("it exited %d", event.Status)
+	}
+	if program == "containerd-shim-hyper" {
+		// It is containerd that reports this end, after its clean-up.
+		checkCleaned(t, task)
+		return
+	}
+	if took := event.Seen.Sub(killed); took > deathLimit {
+		t.Errorf("its end was reported after %v", took)
+	}
+	if exec != nil {
+		events.Expect(t, "exit "+exec.ExecID, 5*time.Second)
+		if exit := exec.Wait(t, 5*time.Second); exit.Status != 137 {
+			t.Errorf("the exec exited %d", exit.Status)
+		}
+	}
+	if exit := task.Wait(t, 5*time.Second); exit.Status != 137 {
+		t.Errorf("waiting says it exited %d", exit.Status)
+	}
+	if state, err := task.State(t); err != nil || state.Status.String() != "STOPPED" {
+		t.Errorf("its state is %v, %v", state, err)
+	}
+	if err := task.Kill(t, 9, true); !errdefs.IsNotFound(err) {
+		t.Errorf("killing it: %v", err)
+	}
+	task.Delete(t)
 }
 
 // checkCleaned checks that a task whose shim is gone is gone, or can be deleted.

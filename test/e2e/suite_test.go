@@ -47,6 +47,8 @@ func suite() []test {
 		{name: "rootfs/propagation", run: testPropagation},
 		{name: "rootfs/missing source", run: testMissingSource},
 
+		{name: "virtiofsd/in Rust", run: testRustVirtiofsd, vm: true},
+
 		{name: "rootdisk/first and second", run: testRootDiskFirst, vm: true},
 		{name: "rootdisk/files", run: testRootDiskFiles, vm: true},
 		{name: "rootdisk/changes", run: testRootDiskChanges, vm: true},
