@@ -44,7 +44,17 @@ func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
 		conn.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
-	return &Session{mux: mux}, nil
+	s := &Session{mux: mux}
+	go s.refuse()
+	return s, nil
+}
+
+// refuse ends the session if the guest opens a stream, which is the host's alone to do:
+// each would hold a window of bytes that nobody reads. It returns when the session ends.
+func (s *Session) refuse() {
+	if _, err := s.mux.AcceptStream(); err == nil {
+		s.mux.Close()
+	}
 }
 
 // Probe greets the guest at the other end of conn and waits, until ctx ends, for
@@ -129,7 +139,8 @@ func config() *yamux.Config {
 	c.AcceptBacklog = backlog
 	c.EnableKeepAlive = false
 	c.ConnectionWriteTimeout = writeTimeout
-	c.StreamOpenTimeout = 0
+	// A guest that takes no more streams would have their openers wait without an end.
+	c.StreamOpenTimeout = writeTimeout
 	// Input that was closed may wait for its reader longer than any time: to
 	// reset the stream would lose it.
 	c.StreamCloseTimeout = 0

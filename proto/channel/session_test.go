@@ -12,8 +12,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/yamux"
 	"go.uber.org/goleak"
 )
 
@@ -197,6 +199,78 @@ func TestAStreamEndsWhenTheSessionDoes(t *testing.T) {
 		t.Fatal("read from a stream of a closed session")
 	}
 	<-host.Done()
+}
+
+// answerHello is the guest's part until a session begins.
+func answerHello(t *testing.T, guest net.Conn) {
+	t.Helper()
+	h, err := readHello(guest, maxGarbage)
+	if err == nil {
+		_, err = guest.Write(h.encode())
+	}
+	if err != nil {
+		t.Errorf("guest: %v", err)
+	}
+}
+
+func TestAGuestThatOpensAStreamEndsTheSession(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		answerHello(t, guestEnd)
+		mux, err := yamux.Server(guestEnd, config())
+		if err != nil {
+			t.Errorf("guest: %v", err)
+			return
+		}
+		defer mux.Close()
+		if _, err := mux.OpenStream(); err != nil {
+			t.Errorf("guest: %v", err)
+		}
+		<-mux.CloseChan()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	host, err := Connect(ctx, hostEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	select {
+	case <-host.Done():
+	case <-ctx.Done():
+		t.Error("the session goes on")
+	}
+	host.Close()
+	<-opened
+}
+
+func TestAGuestThatTakesNoStreamEndsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hostEnd, guestEnd := net.Pipe()
+		go func() {
+			answerHello(t, guestEnd)
+			io.Copy(io.Discard, guestEnd) // until the host hangs up
+			guestEnd.Close()
+		}()
+		host, err := Connect(t.Context(), hostEnd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		conn, err := host.Open(Header{Stdio, 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("read from a stream that was never taken")
+		}
+		<-host.Done()
+		if took := time.Since(begin); took != writeTimeout {
+			t.Errorf("it was given up after %v", took)
+		}
+	})
 }
 
 func TestProbesComeBeforeASession(t *testing.T) {
