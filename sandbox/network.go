@@ -38,8 +38,21 @@ type guestNetwork struct {
 type card struct {
 	id    string
 	iface string
+	index int // of the interface on the host
+	mac   string
 	mtu   int
 	tap   *network.Tap
+}
+
+// isOf says whether it is the interface's card.
+func (c *card) isOf(i virtcontainers.Interface) bool {
+	return c.index == i.Index && c.mac == i.MAC.String()
+}
+
+// bars says whether the interface can have a card only when this one is gone: the guest
+// tells its cards by their addresses, and an interface has one tap.
+func (c *card) bars(i virtcontainers.Interface) bool {
+	return c.index == i.Index || c.mac == i.MAC.String()
 }
 
 // newGuestNetwork opens the namespace that the guest's machine runs in.
@@ -96,6 +109,10 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	if reflect.DeepEqual(now, n.applied) {
 		return nil
 	}
+	// What was replaced by something with its address, or has another address.
+	if err := n.unplug(ctx, now, func(c *card) bool { return slices.ContainsFunc(now.Interfaces, c.bars) }); err != nil {
+		return err
+	}
 	if err := n.plug(ctx, now); err != nil {
 		return err
 	}
@@ -106,7 +123,7 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	if err := agent.setNetwork(ctx, networkRequest(now)); err != nil {
 		return fmt.Errorf("setting up the guest's network: %w", err)
 	}
-	if err := n.unplug(ctx, now); err != nil {
+	if err := n.unplug(ctx, now, func(*card) bool { return true }); err != nil {
 		return err
 	}
 	n.applied = now
@@ -173,7 +190,7 @@ func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (
 			f.Close()
 		}
 	}()
-	c := &card{id: fmt.Sprintf("nic%d", n.next), iface: i.Name, mtu: i.MTU, tap: tap}
+	c := &card{id: fmt.Sprintf("nic%d", n.next), iface: i.Name, index: i.Index, mac: i.MAC.String(), mtu: i.MTU, tap: tap}
 	n.next++
 	err = n.guest.machine.AttachNIC(ctx, virtcontainers.NIC{ID: c.id, MAC: i.MAC, MTU: i.MTU, Queues: tap.Queues, VHost: vhost})
 	if err != nil {
@@ -186,15 +203,11 @@ func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (
 	return c, nil
 }
 
-// unplug takes the cards of interfaces that are gone.
-func (n *guestNetwork) unplug(ctx context.Context, now virtcontainers.Network) error {
-	there := make(map[string]bool)
-	for _, i := range now.Interfaces {
-		there[i.MAC.String()] = true
-	}
+// unplug takes those of the guest's cards whose interfaces are gone that are to go.
+func (n *guestNetwork) unplug(ctx context.Context, now virtcontainers.Network, toGo func(*card) bool) error {
 	var errs []error
 	for mac, c := range n.cards {
-		if there[mac] {
+		if slices.ContainsFunc(now.Interfaces, c.isOf) || !toGo(c) {
 			continue
 		}
 		if err := n.guest.machine.DetachNIC(ctx, c.id); err != nil {

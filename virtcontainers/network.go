@@ -15,6 +15,9 @@ type Network struct {
 
 // Interface is one interface beside the loopback.
 type Interface struct {
+	// Index is the host's: an interface of another index is another interface, though
+	// everything else be the same.
+	Index     int
 	Name      string
 	MAC       net.HardwareAddr
 	MTU       int // bytes

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,8 +24,8 @@ const settleTime = 10 * time.Millisecond
 // difference to the guest (our own taps, what the kernel learns of its neighbours)
 // makes no call. changed is called by the caller's goroutine, one call at a time.
 //
-// A link that was replaced by another of its name has lost its tap: it is first
-// gone, and in the next call back.
+// A link that was replaced is another, by its index, though it looks the same: it has
+// no tap.
 func (n *Namespace) Follow(ctx context.Context, changed func(virtcontainers.Network)) error {
 	events, err := n.subscribe()
 	if err != nil {
@@ -37,11 +36,11 @@ func (n *Namespace) Follow(ctx context.Context, changed func(virtcontainers.Netw
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
 
-	known, err := n.read()
+	known, err := n.Read()
 	if err != nil {
 		return err
 	}
-	changed(known.network())
+	changed(known)
 	for {
 		if err := awaitEvents(events); err != nil {
 			if ctx.Err() != nil {
@@ -49,37 +48,15 @@ func (n *Namespace) Follow(ctx context.Context, changed func(virtcontainers.Netw
 			}
 			return fmt.Errorf("following the network namespace %s: %w", n.path, err)
 		}
-		now, err := n.read()
+		now, err := n.Read()
 		if err != nil {
 			return err
 		}
-		for _, network := range known.changesTo(now) {
-			changed(network)
+		if !reflect.DeepEqual(now, known) {
+			changed(now)
 		}
 		known = now
 	}
-}
-
-// changesTo are the networks that a guest goes through to follow: none if it notices
-// nothing, and two if a link was replaced by another of its name.
-func (t tables) changesTo(now tables) []virtcontainers.Network {
-	indexes := make(map[string]int)
-	for _, link := range t.given() {
-		indexes[link.Attrs().Name] = link.Attrs().Index
-	}
-	kept := now
-	kept.links = slices.DeleteFunc(slices.Clone(now.links), func(link netlink.Link) bool {
-		index, known := indexes[link.Attrs().Name]
-		return known && index != link.Attrs().Index
-	})
-	var changes []virtcontainers.Network
-	if len(kept.links) < len(now.links) {
-		changes = append(changes, kept.network())
-	}
-	if network := now.network(); len(changes) > 0 || !reflect.DeepEqual(network, t.network()) {
-		changes = append(changes, network)
-	}
-	return changes
 }
 
 // subscribe opens a socket that can be read when something may have changed.

@@ -20,7 +20,7 @@ func (t tables) network() virtcontainers.Network {
 	var network virtcontainers.Network
 	for _, link := range links {
 		attrs := link.Attrs()
-		i := virtcontainers.Interface{Name: attrs.Name, MTU: attrs.MTU, Addresses: t.addressesOf(link)}
+		i := virtcontainers.Interface{Index: attrs.Index, Name: attrs.Name, MTU: attrs.MTU, Addresses: t.addressesOf(link)}
 		if isEthernet(link) {
 			i.MAC = attrs.HardwareAddr
 		}

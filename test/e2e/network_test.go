@@ -122,6 +122,37 @@ func testLaterNetwork(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// testReplacedNetwork replaces the interface of a container that runs by one that looks
+// the same, at once, and then gives it another address: the container carries on.
+func testReplacedNetwork(t *testing.T, c *harness.Cell) {
+	task := running(t, c)
+	outside, ns := harness.NewNetNS(t), harness.OpenNetNS(t, int(task.PID))
+	const reached = "ip addr show eth0 | grep -q 10.98.0.2/24 && ping -c 1 -W 2 10.98.0.1"
+	for i := range 3 {
+		if i > 0 {
+			if err := ns.LinkDel(link(t, ns, "eth0")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		outside.VethOf(t, net.HardwareAddr{2, 0, 0, 0, 0, 7}, "peer", []string{"10.98.0.1/24"}, ns, "eth0", []string{"10.98.0.2/24"})
+		inGuest(t, task, reached)
+	}
+	if err := ns.LinkSetHardwareAddr(link(t, ns, "eth0"), net.HardwareAddr{2, 0, 0, 0, 0, 8}); err != nil {
+		t.Fatal(err)
+	}
+	inGuest(t, task, "grep -q 02:00:00:00:00:08 /sys/class/net/eth0/address && "+reached)
+}
+
+// link is a link of a namespace.
+func link(t *testing.T, ns *harness.NetNS, name string) netlink.Link {
+	t.Helper()
+	l, err := ns.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // inGuest waits until a command succeeds in a task.
 func inGuest(t *testing.T, task *harness.Task, command string) {
 	t.Helper()

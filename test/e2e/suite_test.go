@@ -161,6 +161,7 @@ func suite() []test {
 
 		{name: "network/given", run: testGivenNetwork},
 		{name: "network/later", run: testLaterNetwork},
+		{name: "network/replaced", run: testReplacedNetwork},
 		{name: "network/transfer", run: testTransfer},
 		{name: "network/several queues", run: testQueues, vm: true},
 		{name: "network/ctr run --cni", run: testCtrCNI},

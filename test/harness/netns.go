@@ -93,9 +93,15 @@ func (n *NetNS) Dial(network, address string, limit time.Duration) (conn net.Con
 // and has the addresses, this one's end the name outer and the others. All are up.
 func (n *NetNS) Veth(t T, outer string, outerAddresses []string, to *NetNS, name string, addresses []string) {
 	t.Helper()
+	n.VethOf(t, nil, outer, outerAddresses, to, name, addresses)
+}
+
+// VethOf is Veth with the address of the end there.
+func (n *NetNS) VethOf(t T, mac net.HardwareAddr, outer string, outerAddresses []string, to *NetNS, name string, addresses []string) {
+	t.Helper()
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name = outer
-	err := n.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: name, PeerNamespace: netlink.NsFd(to.file.Fd())})
+	err := n.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: name, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(to.file.Fd())})
 	if err != nil {
 		t.Fatalf("making a veth: %v", err)
 	}
