@@ -175,7 +175,7 @@ func Default() *Config {
 			MemoryMiB:   256,
 			VCPUs:       1,
 			Annotations: []string{annotationMemory, annotationVCPUs},
-			BootTimeout: Duration{30 * time.Second},
+			BootTimeout: Duration{time.Minute},
 		},
 		Guest: Guest{KernelArgs: []string{}},
 		Rootfs: Rootfs{

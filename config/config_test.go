@@ -74,7 +74,7 @@ func TestDropInsWinInLexicalOrder(t *testing.T) {
 		"config.toml":              "[sandbox]\nmemory_mib = 300\nvcpus = 2\nannotations = [\"vcpus\"]",
 		"config.toml.d/20-b.toml":  "[sandbox]\nmemory_mib = 320\n[qemu]\naccel = \"tcg\"",
 		"config.d/30-c.toml":       "sandbox.memory_mib = 330",
-		"config.toml.d/10-a.toml":  "[sandbox]\nmemory_mib = 310\nannotations = [\"memory_mib\"]\nboot_timeout = \"1m\"",
+		"config.toml.d/10-a.toml":  "[sandbox]\nmemory_mib = 310\nannotations = [\"memory_mib\"]\nboot_timeout = \"90s\"",
 		"config.toml.d/40-ignored": "nonsense",
 	}), testHost)
 	if err != nil {
@@ -84,7 +84,7 @@ func TestDropInsWinInLexicalOrder(t *testing.T) {
 	want.Sandbox.MemoryMiB = 330
 	want.Sandbox.VCPUs = 2
 	want.Sandbox.Annotations = []string{"memory_mib"}
-	want.Sandbox.BootTimeout.Duration = time.Minute
+	want.Sandbox.BootTimeout.Duration = 90 * time.Second
 	want.QEMU.Accel = AccelTCG
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v\nwant %+v", c, want)
