@@ -2,6 +2,7 @@ package agent
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,43 +14,22 @@ import (
 
 // TestGuestSpare runs containers whose init is a spare, which must be as all others.
 func TestGuestSpare(t *testing.T) {
-	list := kernels(t)
-	agent := buildAgent(t)
-	for _, dir := range list {
-		t.Run(filepath.Base(dir), func(t *testing.T) {
-			g := startGuest(t, dir, agent)
-			g.probe = true
-			for _, c := range []struct {
-				name string
-				test func(*testing.T, *testGuest)
-			}{
-				{"taken by the first", testSpareIsTaken},
-				{"left by one that joins a namespace", testSpareIsLeft},
-				{"prepared", testSparePrepared},
-				{"output", testOutput},
-				{"exit status", testExitStatus},
-				{"isolation", testIsolation},
-				{"devices", testDevices},
-				{"user", testUser},
-				{"limits of the process", testProcessLimits},
-				{"seccomp", testSeccomp},
-				{"mounts", testMounts},
-				{"hooks", testHooks},
-				{"loopback", testLoopback},
-				{"missing command", testMissingCommand},
-				{"stdin", testStdin},
-				{"no stdio", testNoStdio},
-				{"terminal", testTerminal},
-				{"exec", testExec},
-				{"many at once", testSpareAmongMany},
-			} {
-				t.Run(c.name, func(t *testing.T) {
-					g.reconnect(t)
-					c.test(t, g)
-				})
-			}
-		})
-	}
+	tests := slices.Concat([]guestTest{
+		{"taken by the first", testSpareIsTaken},
+		{"left by one that joins a namespace", testSpareIsLeft},
+		{"prepared", testSparePrepared},
+	}, containerTests(), []guestTest{
+		{"many at once", testSpareAmongMany},
+	})
+	inEachGuest(t, func(t *testing.T, g *testGuest) {
+		g.probe = true
+		for _, c := range tests {
+			t.Run(c.name, func(t *testing.T) {
+				g.reconnect(t)
+				c.test(t, g)
+			})
+		}
+	})
 }
 
 // lookingForSpare is a container's configuration that prints the socket of a spare

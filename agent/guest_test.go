@@ -25,70 +25,90 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
+// guestTest is a test of what runs in a guest.
+type guestTest struct {
+	name string
+	test func(*testing.T, *testGuest)
+}
+
+// containerTests are those of what every container does, whoever its init is.
+func containerTests() []guestTest {
+	return []guestTest{
+		{"output", testOutput},
+		{"exit status", testExitStatus},
+		{"isolation", testIsolation},
+		{"devices", testDevices},
+		{"user", testUser},
+		{"limits of the process", testProcessLimits},
+		{"seccomp", testSeccomp},
+		{"mounts", testMounts},
+		{"hooks", testHooks},
+		{"loopback", testLoopback},
+		{"missing command", testMissingCommand},
+		{"stdin", testStdin},
+		{"no stdio", testNoStdio},
+		{"terminal", testTerminal},
+		{"exec", testExec},
+	}
+}
+
 // TestGuest asks everything of a real agent in a real guest, with each kernel.
 func TestGuest(t *testing.T) {
+	inEachGuest(t, func(t *testing.T, g *testGuest) {
+		for _, c := range slices.Concat(containerTests(), agentTests()) {
+			t.Run(c.name, func(t *testing.T) { c.test(t, g) })
+		}
+	})
+}
+
+// inEachGuest starts a guest of each kernel.
+func inEachGuest(t *testing.T, run func(*testing.T, *testGuest)) {
+	t.Helper()
 	list := kernels(t)
 	agent := buildAgent(t)
 	for _, dir := range list {
-		t.Run(filepath.Base(dir), func(t *testing.T) {
-			g := startGuest(t, dir, agent)
-			for _, c := range []struct {
-				name string
-				test func(*testing.T, *testGuest)
-			}{
-				{"output", testOutput},
-				{"exit status", testExitStatus},
-				{"isolation", testIsolation},
-				{"devices", testDevices},
-				{"user", testUser},
-				{"limits of the process", testProcessLimits},
-				{"seccomp", testSeccomp},
-				{"mounts", testMounts},
-				{"hooks", testHooks},
-				{"loopback", testLoopback},
-				{"missing command", testMissingCommand},
-				{"bad requests", testBadRequests},
-				{"stdin", testStdin},
-				{"no stdio", testNoStdio},
-				{"much output at once", testBurst},
-				{"grandchild keeps the pipe", testGrandchild},
-				{"slow reader", testSlowReader},
-				{"reader gone", testReaderGone},
-				{"terminal", testTerminal},
-				{"exec", testExec},
-				{"exec terminal", testExecTerminal},
-				{"exec errors", testExecErrors},
-				{"many execs", testManyExecs},
-				{"signals", testSignals},
-				{"killed before start", testKilledBeforeStart},
-				{"delete running", testDeleteRunning},
-				{"pause", testPause},
-				{"update", testUpdate},
-				{"processors", testProcessors},
-				{"sets of processors", testProcessorSets},
-				{"huge pages", testHugePages},
-				{"stats and pids", testStatsAndPids},
-				{"out of memory", testOutOfMemory},
-				{"orphans", testOrphans},
-				{"shared PID namespace", testSharedPIDs},
-				{"PID namespace of a container", testPIDsOfContainer},
-				{"shared namespaces", testSharedNamespaces},
-				{"sysctls", testSysctls},
-				{"shared memory", testSharedMemory},
-				{"network", testNetwork},
-				{"network waits", testNetworkWaits},
-				{"network names", testNetworkNames},
-				{"forward", testForward},
-				{"forward breaks", testForwardBreaks},
-				{"many containers", testManyContainers},
-				{"clock", testClock},
-				{"descriptors", testDescriptors},
-				{"nothing left", testNothingLeft},
-				{"new session", testNewSession},
-			} {
-				t.Run(c.name, func(t *testing.T) { c.test(t, g) })
-			}
-		})
+		t.Run(filepath.Base(dir), func(t *testing.T) { run(t, startGuest(t, dir, agent)) })
+	}
+}
+
+// agentTests are those that a guest is asked once. The last ones look at what the others
+// have left.
+func agentTests() []guestTest {
+	return []guestTest{
+		{"bad requests", testBadRequests},
+		{"much output at once", testBurst},
+		{"grandchild keeps the pipe", testGrandchild},
+		{"slow reader", testSlowReader},
+		{"reader gone", testReaderGone},
+		{"exec terminal", testExecTerminal},
+		{"exec errors", testExecErrors},
+		{"many execs", testManyExecs},
+		{"signals", testSignals},
+		{"killed before start", testKilledBeforeStart},
+		{"delete running", testDeleteRunning},
+		{"pause", testPause},
+		{"update", testUpdate},
+		{"processors", testProcessors},
+		{"sets of processors", testProcessorSets},
+		{"huge pages", testHugePages},
+		{"stats and pids", testStatsAndPids},
+		{"out of memory", testOutOfMemory},
+		{"orphans", testOrphans},
+		{"shared PID namespace", testSharedPIDs},
+		{"PID namespace of a container", testPIDsOfContainer},
+		{"shared namespaces", testSharedNamespaces},
+		{"sysctls", testSysctls},
+		{"shared memory", testSharedMemory},
+		{"network", testNetwork},
+		{"network waits", testNetworkWaits},
+		{"network names", testNetworkNames},
+		{"forward", testForward},
+		{"forward breaks", testForwardBreaks},
+		{"many containers", testManyContainers},
+		{"clock", testClock},
+		{"descriptors", testDescriptors},
+		{"nothing left", testNothingLeft},
+		{"new session", testNewSession},
 	}
 }
 

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"strings"
 	"time"
 
 	"github.com/containerd/log"
@@ -9,8 +10,12 @@ import (
 	"github.com/hyperhq/hyper/sandbox/record"
 )
 
-// maxGuestPhases bounds what is told of a guest's own account of its boot.
-const maxGuestPhases = 16
+const (
+	// maxGuestPhases and maxPhaseName bound what is told of a guest's own account of its
+	// boot: how many, and how long a name may be.
+	maxGuestPhases = 16
+	maxPhaseName   = 32
+)
 
 // phases measures the steps of a boot, in milliseconds each.
 type phases struct {
@@ -34,9 +39,19 @@ func (p *phases) end(name string) {
 // guest adds the guest's own phases: milliseconds since its kernel started.
 func (p *phases) guest(list []*agentv1.Phase) {
 	for _, phase := range list[:min(len(list), maxGuestPhases)] {
+		name := phase.GetName()
+		if !isPhaseName(name) {
+			continue
+		}
 		at := time.Duration(min(phase.GetAtUs(), 1<<40)) * time.Microsecond
-		p.steps["guest_"+printable(phase.GetName(), 32)+"_at"] = milliseconds(at)
+		p.steps["guest_"+name+"_at"] = milliseconds(at)
 	}
+}
+
+// isPhaseName keeps a guest from writing other fields into a line of the log than its own.
+func isPhaseName(name string) bool {
+	other := func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }
+	return name != "" && len(name) <= maxPhaseName && !strings.ContainsFunc(name, other)
 }
 
 // ready ends the measurement: the guest can be used.

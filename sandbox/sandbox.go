@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -43,10 +42,9 @@ type Options struct {
 	// does not end with this one, and returns at once: see factory.Build. With nil
 	// only templates that are there are used.
 	BuildTemplate func(factory.Kind) error
-	// ImageBuilder is the command that builds the disk image of layers, outside of the
-	// sandbox: it may outlive it. keepOut are directories whose mounts it must not keep
-	// alive. nil if none are to be built.
-	ImageBuilder func(lower, keepOut []string) *exec.Cmd
+	// BuildImage has the disk image of layers built by a process that does not end with
+	// this one, and returns at once: see layers.Cache. With nil none are built.
+	BuildImage func(lower []string) error
 }
 
 // Sandbox is one pod. Its methods may be called from any goroutine.

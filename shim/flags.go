@@ -20,8 +20,6 @@ type invocation struct {
 	Version   bool
 	Info      bool
 	RunDir    string // of the server: ours, not containerd's
-	Layers    string // of build-image
-	KeepOut   string // of build-image
 	Pool      string // of the server: the key of the pool that start has looked in
 	Action    string
 }
@@ -69,8 +67,6 @@ func parseFlags(args []string, usage io.Writer) (invocation, error) {
 	fs.BoolVar(&i.Info, "info", false, "print what the runtime can do, as a containerd.types.RuntimeInfo")
 	fs.StringVar(&i.RunDir, "run-dir", "", internal+"the server's run directory")
 	fs.StringVar(&i.Pool, "pool", "", internal+"the pool's key of the server's pod")
-	fs.StringVar(&i.Layers, "layers", "", internal+"directories of which build-image makes an image")
-	fs.StringVar(&i.KeepOut, "keep-out", "", internal+"directories of which build-image keeps no mounts")
 	for _, name := range []string{"publish-binary", "socket", "debug-socket"} {
 		_ = fs.String(name, "", internal+"containerd gives it, and nothing here needs it")
 	}
@@ -78,7 +74,7 @@ func parseFlags(args []string, usage io.Writer) (invocation, error) {
 		return i, fmt.Errorf("command line: %w", errors.Join(err, errdefs.ErrInvalidArgument))
 	}
 	i.Action = fs.Arg(0)
-	if i.Version || i.Info || i.Action == actionBuildImage {
+	if i.Version || i.Info {
 		return i, nil
 	}
 	if i.Namespace == "" || i.ID == "" {

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/hyperhq/hyper/sandbox/layers"
 )
 
 // Name is the runtime's name to containerd.
@@ -67,10 +65,8 @@ func run(i invocation) error {
 		return buildTemplate(os.Stdin)
 	case parkAction:
 		return park(i, os.Stdin)
-	case actionBuildImage:
-		ctx, cancel := context.WithTimeout(context.Background(), layers.Deadline)
-		defer cancel()
-		return buildImage(ctx, i)
+	case imageAction:
+		return buildImage(os.Stdin)
 	case "":
 		return serve(i)
 	}

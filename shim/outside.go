@@ -4,16 +4,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/qemu/process/thread"
 	"github.com/hyperhq/hyper/sandbox/cgroup"
 )
+
+// maxRequest bounds what such a process is told, in bytes: of an image, the names of all
+// its layers.
+const maxRequest = 64 << 10
 
 // lowestPriority is the lowest nice value there is.
 const lowestPriority = 19
@@ -84,4 +90,16 @@ func (o *outside) startThere(cmd *exec.Cmd) error {
 		}
 		return cmd.Start()
 	})
+}
+
+// readRequest reads what start has sent.
+func readRequest(in io.Reader, request any) error {
+	data, err := readBounded(in, maxRequest)
+	if err != nil {
+		return fmt.Errorf("read what to do: %w", err)
+	}
+	if err := json.Unmarshal(data, request); err != nil {
+		return fmt.Errorf("this action is the server's only (%w): %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }

@@ -33,13 +33,9 @@ const (
 // park is a shim that makes a machine, waits in the pool until it is claimed, and is
 // then the server of the pod that has claimed it.
 func park(i invocation, in io.Reader) error {
-	request, err := readBounded(in, maxKind)
-	if err != nil {
-		return fmt.Errorf("read what machine to make: %w", err)
-	}
-	wanted, err := parsePoolPlace(string(request))
-	if err != nil {
-		return fmt.Errorf("a shim is parked by a server only (%w): %w", err, errdefs.ErrInvalidArgument)
+	var wanted poolPlace
+	if err := readRequest(in, &wanted); err != nil {
+		return err
 	}
 	mounts := os.NewFile(3, "mounts")
 	unix.CloseOnExec(int(mounts.Fd()))

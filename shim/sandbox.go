@@ -38,17 +38,18 @@ func (o *opener) open() (pod, error) {
 		return pod{}, err
 	}
 	i := o.invocation
-	so := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: o.dir.sandbox(), Config: c, Parked: o.parked, ImageBuilder: imageBuilder}
+	so := sandbox.Options{ID: i.ID, Namespace: i.Namespace, Dir: o.dir.sandbox(), Config: c, Parked: o.parked}
 	p := pod{started: func() {}}
-	if c.Template.Enable {
-		// Now, before the sandbox joins the pod's.
-		if home, err := cgroup.Here(); err == nil {
-			out := &outside{invocation: i, mounts: o.mounts, home: home}
+	// Now, before the sandbox joins the pod's.
+	if home, err := cgroup.Here(); err == nil {
+		out := &outside{invocation: i, mounts: o.mounts, home: home}
+		so.BuildImage = func(lower []string) error { return out.start(imageAction, imageRequest{Lower: lower}, 0) }
+		if c.Template.Enable {
 			so.BuildTemplate = func(kind factory.Kind) error { return out.start(buildAction, kind, 0) }
 			p.started = sync.OnceFunc(func() { o.refill(out, c) })
-		} else {
-			log.L.WithError(err).Warn("no templates will be built")
 		}
+	} else {
+		log.L.WithError(err).Warn("no templates and images of layers will be built")
 	}
 	p.Sandbox, err = sandbox.New(so)
 	return p, err

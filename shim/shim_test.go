@@ -41,6 +41,7 @@ var buildShim = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	beServer()
 	dir, err := os.MkdirTemp("", "hyper-shim-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

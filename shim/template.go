@@ -2,12 +2,10 @@ package shim
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/config"
@@ -19,19 +17,13 @@ const (
 	buildAction = "build-template"
 	// buildTimeout bounds a build, which gives way to all else on the host.
 	buildTimeout = 3 * time.Minute
-	// maxKind bounds what a builder is told, in bytes.
-	maxKind = 4 << 10
 )
 
 // buildTemplate is the builder: it builds what it is told on in.
 func buildTemplate(in io.Reader) error {
-	request, err := readBounded(in, maxKind)
-	if err != nil {
-		return fmt.Errorf("read which template to build: %w", err)
-	}
 	var kind factory.Kind
-	if err := json.Unmarshal(request, &kind); err != nil {
-		return fmt.Errorf("the builder is started by the server only (%w): %w", err, errdefs.ErrInvalidArgument)
+	if err := readRequest(in, &kind); err != nil {
+		return err
 	}
 	// Of all threads there are; those to come have it from them.
 	if err := unix.Setpriority(unix.PRIO_PGRP, 0, lowestPriority); err != nil {

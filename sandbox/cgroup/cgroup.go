@@ -119,18 +119,6 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Expel moves a process, which this one has started, to where New found the caller.
-// One that has ended is no error.
-func (g *Group) Expel(pid int) error {
-	var errs []error
-	for _, h := range g.hierarchies {
-		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("moving process %d out of the pod's cgroup: %w", pid, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Remove moves whoever is still in the group, be it the calling process or one
 // that it has started, to where New found the caller, and removes the group. It
 // may be called again.

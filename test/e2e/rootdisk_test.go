@@ -436,7 +436,9 @@ func testRootDiskKilledBuilder(t *testing.T, c *harness.Cell) {
 			t.Fatal(err)
 		}
 		build := func(ctx context.Context) *exitOf {
-			return start(c, c.ShimCommand(ctx, "/", "", "-layers", layer, "build-image"))
+			cmd := c.ShimCommand(ctx, "/", "builder", "build-image")
+			cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"lower": [%q]}`, layer))
+			return start(c, cmd)
 		}
 		before := len(images(c))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -313,6 +313,9 @@ func (c *Cell) Program(name string) []Process {
 // Shim is the shim process of a sandbox of this cell.
 func (c *Cell) Shim(id string) (Process, bool) {
 	for _, p := range c.Program("containerd-shim-") {
+		if p.Args[len(p.Args)-1] == "build-image" {
+			continue // the shim has started it
+		}
 		if argument(p, "-id") == id && argument(p, "-namespace") == c.Namespace {
 			return p, true
 		}
