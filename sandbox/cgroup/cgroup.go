@@ -135,9 +135,10 @@ func (g *Group) Remove() error {
 
 // hierarchy is one mounted tree of cgroups.
 type hierarchy struct {
-	mount  string // where it is mounted
-	home   string // the calling process's cgroup in it
-	cpuset bool   // a group of version 1 that has processors of its own to be given
+	mount   string // where it is mounted
+	home    string // the calling process's cgroup in it
+	cpuset  bool   // a group of version 1 that has processors of its own to be given
+	unified bool   // version 2
 }
 
 func (h hierarchy) dir(name string) string { return filepath.Join(h.mount, name) }
@@ -156,6 +157,9 @@ func (h hierarchy) join(name string, pid int) error {
 				return err
 			}
 		}
+	}
+	if h.unified {
+		h.delegate(name)
 	}
 	return enter(dir, pid)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,9 +61,9 @@ func TestHierarchies(t *testing.T) {
 		controllers string
 		want        []hierarchy
 	}{
-		"second": {second, "cpu memory", []hierarchy{{unified, "/u", false}}},
+		"second": {second, "cpu memory", []hierarchy{{unified, "/u", false, true}}},
 		"both": {first + second, "", []hierarchy{
-			{"/c/cpu,cpuacct", "/a/b", false}, {"/c/cpuset", "/", true}, {"/c/systemd", "/s", false},
+			{"/c/cpu,cpuacct", "/a/b", false, false}, {"/c/cpuset", "/", true, false}, {"/c/systemd", "/s", false, false},
 		}},
 		"none": {"", "", nil},
 	} {
@@ -145,6 +146,9 @@ func TestJoinAndLeave(t *testing.T) {
 		if err != nil || strings.TrimSpace(string(procs)) != fmt.Sprint(cmd.Process.Pid) {
 			t.Errorf("in %s are %q, %v", h.mount, procs, err)
 		}
+		if h.unified {
+			checkDelegated(t, h, path)
+		}
 	}
 	stdin.Close()
 	if err := cmd.Wait(); err != nil {
@@ -157,6 +161,18 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 	if err := g.Remove(); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkDelegated says what the hierarchy has to account for a pod and a group has not.
+func checkDelegated(t *testing.T, h hierarchy, path string) {
+	t.Helper()
+	all := strings.Fields(content(t, filepath.Join(h.mount, "cgroup.controllers")))
+	has := strings.Fields(content(t, filepath.Join(h.dir(path), "cgroup.controllers")))
+	for _, controller := range []string{"cpu", "memory", "pids", "hugetlb"} {
+		if slices.Contains(all, controller) && !slices.Contains(has, controller) {
+			t.Errorf("the group has %q of %q: %s is missing", has, all, controller)
+		}
 	}
 }
 

@@ -41,7 +41,10 @@ func findHierarchies(proc string) ([]hierarchy, error) {
 			continue
 		}
 		seen[key] = true
-		found = append(found, hierarchy{mount: m.Mountpoint, home: home, cpuset: slices.Contains(strings.Split(key, ","), "cpuset")})
+		found = append(found, hierarchy{
+			mount: m.Mountpoint, home: home,
+			cpuset: slices.Contains(strings.Split(key, ","), "cpuset"), unified: m.FSType == "cgroup2",
+		})
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("looking for cgroups: none are mounted below %s", "/sys/fs/cgroup")

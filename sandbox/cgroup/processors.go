@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,24 +39,11 @@ func (h hierarchy) limitCPUs(name string, count uint32) error {
 		}
 		return err
 	}
-	h.delegateCPUs(name)
 	err = set(filepath.Join(dir, "cpu.max"), quota+" "+strconv.Itoa(cpuPeriod))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
-}
-
-// delegateCPUs has the groups above hand the controller on, in version 2. Where one does
-// not, or it is version 1, the group goes without.
-func (h hierarchy) delegateCPUs(name string) {
-	dir := h.mount
-	for element := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
-		if err := set(filepath.Join(dir, "cgroup.subtree_control"), "+cpu"); err != nil {
-			return
-		}
-		dir = filepath.Join(dir, element)
-	}
 }
 
 // set writes to a file of a cgroup, which must be there.

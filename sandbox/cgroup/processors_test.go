@@ -34,21 +34,16 @@ func content(t *testing.T, path string) string {
 func TestLimitCPUsOfBothVersions(t *testing.T) {
 	first, second, none := t.TempDir(), t.TempDir(), t.TempDir()
 	files(t, filepath.Join(first, "a/b"), "cpu.cfs_quota_us", "cpu.cfs_period_us")
-	files(t, second, "cgroup.subtree_control")
-	files(t, filepath.Join(second, "a"), "cgroup.subtree_control")
-	files(t, filepath.Join(second, "a/b"), "cgroup.subtree_control", "cpu.max")
+	files(t, filepath.Join(second, "a/b"), "cpu.max")
 	files(t, filepath.Join(none, "a/b"), "pids.max")
 	g := &Group{path: "/a/b", hierarchies: []hierarchy{{mount: first}, {mount: second}, {mount: none}}}
 	if err := g.LimitCPUs(3); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		first + "/a/b/cpu.cfs_quota_us":        "300000",
-		first + "/a/b/cpu.cfs_period_us":       "100000",
-		second + "/cgroup.subtree_control":     "+cpu",
-		second + "/a/cgroup.subtree_control":   "+cpu",
-		second + "/a/b/cgroup.subtree_control": "",
-		second + "/a/b/cpu.max":                "300000 100000",
+		first + "/a/b/cpu.cfs_quota_us":  "300000",
+		first + "/a/b/cpu.cfs_period_us": "100000",
+		second + "/a/b/cpu.max":          "300000 100000",
 	} {
 		if got := content(t, path); got != want {
 			t.Errorf("%s has %q, want %q", path, got, want)

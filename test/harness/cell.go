@@ -133,8 +133,12 @@ const templatesVariable = "HYPER_TEST_TEMPLATES"
 // cell has templates of its own, or none, images of layers of its own, and no pool: what
 // waits there would be taken for a leak.
 func (c *Cell) ConfigureTemplates(enable bool) error {
-	return c.DropIn("00-cell.toml", fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
-		enable, c.Templates(), c.LayersDir()))
+	text := fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
+		enable, c.Templates(), c.LayersDir())
+	if slow := slowness(); slow > 1 {
+		text += fmt.Sprintf("[sandbox]\nboot_timeout = %q\n", 30*time.Second*slow)
+	}
+	return c.DropIn("00-cell.toml", text)
 }
 
 // Templates is the directory of the cell's templates.
@@ -158,7 +162,7 @@ func (c *Cell) LayersDir() string { return filepath.Join(c.Dir, "layers") }
 // StartContainerd starts the cell's containerd, which must not run, and returns
 // when it serves.
 func (c *Cell) StartContainerd(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, Slowly(20*time.Second))
 	defer cancel()
 	if err := c.daemon.start(); err != nil {
 		return err

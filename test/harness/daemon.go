@@ -143,7 +143,7 @@ func (d *daemon) environment() []string {
 }
 
 // end sends a signal and waits until containerd is gone; one that does not go
-// within ten seconds is killed, and that is an error.
+// in time is killed, and that is an error.
 func (d *daemon) end(sig unix.Signal) error {
 	if d.cmd == nil {
 		return nil
@@ -155,10 +155,10 @@ func (d *daemon) end(sig unix.Signal) error {
 	select {
 	case <-d.done:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(TeardownLimit):
 		d.cmd.Process.Kill()
 		<-d.done
-		return fmt.Errorf("containerd did not end within 10 s of signal %d", sig)
+		return fmt.Errorf("containerd did not end within %v of signal %d", TeardownLimit, sig)
 	}
 }
 
