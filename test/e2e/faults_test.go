@@ -91,7 +91,7 @@ func testKilled(t *testing.T, c *harness.Cell) {
 				exec := m.reach(t, task)
 				killed := time.Now()
 				killProgram(t, c, program)
-				event := events.Expect(t, "exit "+container.ID, 5*time.Second)
+				event := events.Expect(t, "exit "+container.ID, harness.Soon)
 				if event.Status != 137 {
 					t.Errorf("it exited %d", event.Status)
 				}
@@ -101,16 +101,16 @@ func testKilled(t *testing.T, c *harness.Cell) {
 					checkCleaned(t, task)
 					return
 				}
-				if took > deathLimit {
+				if took > harness.Allow(deathLimit) {
 					t.Errorf("its end was reported after %v", took)
 				}
 				if exec != nil {
-					events.Expect(t, "exit "+exec.ExecID, 5*time.Second)
-					if exit := exec.Wait(t, 5*time.Second); exit.Status != 137 {
+					events.Expect(t, "exit "+exec.ExecID, harness.Soon)
+					if exit := exec.Wait(t, harness.Soon); exit.Status != 137 {
 						t.Errorf("the exec exited %d", exit.Status)
 					}
 				}
-				if exit := task.Wait(t, 5*time.Second); exit.Status != 137 {
+				if exit := task.Wait(t, harness.Soon); exit.Status != 137 {
 					t.Errorf("waiting says it exited %d", exit.Status)
 				}
 				if state, err := task.State(t); err != nil || state.Status.String() != "STOPPED" {
@@ -131,7 +131,7 @@ func testKilled(t *testing.T, c *harness.Cell) {
 // checkCleaned checks that a task whose shim is gone is gone, or can be deleted.
 func checkCleaned(t *testing.T, task *harness.Task) {
 	t.Helper()
-	harness.Eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if _, err := task.TryDelete(t); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("deleting the task after its shim was killed: %w", err)
 		}
@@ -226,7 +226,7 @@ func testEndWhileDown(t *testing.T, c *harness.Cell) {
 // when it starts may remove it.
 func checkEnded(t *testing.T, task *harness.Task, status uint32) {
 	t.Helper()
-	harness.Eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		state, err := task.State(t)
 		switch {
 		case errdefs.IsNotFound(err):
