@@ -79,26 +79,32 @@ const lanes = 2
 
 // runCell runs every test once, in the lane that is the next to be free.
 func runCell(t *testing.T, o harness.CellOptions) {
-	queue := make(chan []test)
-	var all sync.WaitGroup
-	for range lanes {
-		all.Go(func() {
-			l := lane{options: o}
-			for subject := range queue {
-				for _, test := range subject {
-					t.Run(test.name, func(t *testing.T) { l.run(t, test) })
-				}
-			}
-			if err := l.close(); err != nil {
-				t.Errorf("ending containerd: %v", err)
-			}
-		})
-	}
-	for _, subject := range subjects(suite()) {
+	list := subjects(suite())
+	queue := make(chan []test, len(list))
+	for _, subject := range list {
 		queue <- subject
 	}
 	close(queue)
+	var all sync.WaitGroup
+	for range lanes {
+		all.Go(func() { runLane(t, o, queue) })
+	}
 	all.Wait()
+}
+
+// runLane runs subjects as long as there are any, one test after the other.
+func runLane(t *testing.T, o harness.CellOptions, queue <-chan []test) {
+	l := lane{options: o}
+	defer func() {
+		if err := l.close(); err != nil {
+			t.Errorf("ending containerd: %v", err)
+		}
+	}()
+	for subject := range queue {
+		for _, test := range subject {
+			t.Run(test.name, func(t *testing.T) { l.run(t, test) })
+		}
+	}
 }
 
 // lane is a cell that is made for the first test that runs in it.

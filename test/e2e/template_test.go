@@ -18,7 +18,7 @@ import (
 )
 
 // buildLimit is how long the build of a template may take on a busy machine.
-const buildLimit = 60 * time.Second
+const buildLimit = harness.Patience
 
 // cloned says whether the machine of the cell's only sandbox is a clone.
 func cloned(t *testing.T, c *harness.Cell) bool {

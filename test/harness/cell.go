@@ -134,10 +134,10 @@ const templatesVariable = "HYPER_TEST_TEMPLATES"
 
 // configureCell writes a file beside the runtime's configuration by which the cell has
 // its templates, or none, images of layers of its own, and no pool: what waits there
-// would be taken for a leak.
+// would be taken for a leak. A machine has as long to boot as a request may take.
 func (c *Cell) configureCell(templates bool) error {
-	return c.DropIn("00-cell.toml", fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\nmax_count = 32\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
-		templates, cmp.Or(c.options.Templates, c.Templates()), c.LayersDir()))
+	return c.DropIn("00-cell.toml", fmt.Sprintf("[sandbox]\nboot_timeout = %q\n[template]\nenable = %v\ndirectory = %q\nmax_count = 32\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
+		Patience, templates, cmp.Or(c.options.Templates, c.Templates()), c.LayersDir()))
 }
 
 // Templates is a directory for templates of the cell's own.

@@ -9,7 +9,7 @@ import (
 // TeardownLimit is how long what ends asynchronously may outlive the request
 // that ended it. A killed process of which the kernel still frees the memory on
 // a busy machine is no leak; what is left for good is left after this as well.
-const TeardownLimit = 10 * time.Second
+const TeardownLimit = 20 * time.Second
 
 // CheckLeaks compares the host at the end of the test, after all its other
 // cleanups, with how it is now. It is to be called first.

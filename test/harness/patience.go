@@ -10,7 +10,7 @@ import (
 
 // Patience is how long one request may take. It is long because machines that
 // run tests may be slow, and what has to be quick has its own bound in its test.
-const Patience = 60 * time.Second
+const Patience = 2 * time.Minute
 
 // Soon is how long a test waits for what follows from what it has done, such as a
 // process's end from its being killed: it takes no time on an idle host, and some on one
