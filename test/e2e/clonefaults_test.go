@@ -96,6 +96,23 @@ func templateOf(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// keepTemplate keeps the test's only template, to be put back as it is now and with nothing
+// known of failures.
+func keepTemplate(t *testing.T, c *harness.Cell) (restore func()) {
+	t.Helper()
+	path := awaitTemplate(t, c)
+	kept := filepath.Join(hostDir(t, c, nil), "template")
+	if err := os.Link(path, kept); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		forgetTemplates(t, c)
+		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.Link(kept, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // created is a creation that goes on beside the test.
 type created struct {
 	task *harness.Task
@@ -131,6 +148,7 @@ func testKilledClone(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
 	q := withFaultyQEMU(t, c)
 	templateOf(t, c)
+	restore := keepTemplate(t, c)
 
 	q.ask(t, "stop", "")
 	_, done := createBeside(t, c)
@@ -158,8 +176,7 @@ func testKilledClone(t *testing.T, c *harness.Cell) {
 	for _, after := range []string{"0.03", "0.1", "0.3"} {
 		t.Run("after "+after, func(t *testing.T) {
 			c.CheckLeaks(t)
-			forgetTemplates(t, c)
-			templateOf(t, c)
+			restore()
 			q.ask(t, "kill", after)
 			defer q.forgive(t, "kill")
 			_, done := createBeside(t, c)
@@ -207,7 +224,7 @@ func testKilledCloner(t *testing.T, c *harness.Cell) {
 	if got := await(t, done); got.err == nil {
 		t.Error("the container was created by a shim that was killed")
 	}
-	harness.Eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if left := c.Below(); len(left) > 0 {
 			return fmt.Errorf("there still are %v", left)
 		}
@@ -296,13 +313,11 @@ func testOldTemplate(t *testing.T, c *harness.Cell) {
 	end(t, task)
 }
 
-// forgetTemplates removes the templates, and what is known of failures.
+// forgetTemplates removes the test's own templates, and what is known of failures.
 func forgetTemplates(t *testing.T, c *harness.Cell) {
 	t.Helper()
-	harness.Eventually(t, buildLimit, func() error {
-		if builders := c.Builders(); len(builders) > 0 {
-			return fmt.Errorf("a builder does not end: %v", builders)
-		}
-		return os.RemoveAll(c.Templates())
-	})
+	awaitBuilders(t, c)
+	if err := os.RemoveAll(c.Templates()); err != nil {
+		t.Error(err)
+	}
 }

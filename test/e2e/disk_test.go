@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -189,7 +188,7 @@ func checkLet(t *testing.T, l *harness.Loop) {
 	if err := l.Remove(); err != nil {
 		t.Error(err)
 	}
-	harness.Eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if l.There() {
 			return fmt.Errorf("%s is in use", l.Path)
 		}

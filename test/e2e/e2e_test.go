@@ -2,18 +2,23 @@ package e2e
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hyperhq/hyper/test/harness"
 )
 
 // TestEndToEnd runs the suite with each containerd and with each guest kernel, in
-// as few cells of the two as that takes, or with $HYPER_TEST_MATRIX=full in every
-// one. As many cells run at the same time as there are processors (go test's
-// -parallel); the tests of one cell run one after the other.
+// as few pairs of the two as that takes, or with $HYPER_TEST_MATRIX=full in every
+// one. As many pairs run at the same time as there are processors (go test's
+// -parallel), and the tests of each in as many lanes as lanes says.
 func TestEndToEnd(t *testing.T) {
 	common := harness.Prepare(t)
+	// What one lane has had built is of use to all. Tests of templates have their own.
+	common.Templates = filepath.Join(t.TempDir(), "templates")
 	kernels := common.Parts.Kernels
 	if common.Runtime != harness.RuntimeHyper {
 		kernels = []string{""}
@@ -67,24 +72,93 @@ func cellName(containerd, kernel string) string {
 	return name + "+" + kernel
 }
 
+// lanes is how many cells of one pair share its tests. The tests of one cell run one
+// after the other, which is what the leak check builds on, and for a part of its time
+// each test waits: for its own limits, for one processor of a machine, for a disk.
+const lanes = 2
+
+// runCell runs every test once, in the lane that is the next to be free.
 func runCell(t *testing.T, o harness.CellOptions) {
-	c, err := harness.NewCell(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
+	list := subjects(suite())
+	queue := make(chan []test, len(list))
+	for _, subject := range list {
+		queue <- subject
 	}
+	close(queue)
+	var all sync.WaitGroup
+	for range lanes {
+		all.Go(func() { runLane(t, o, queue) })
+	}
+	all.Wait()
+}
+
+// runLane runs subjects as long as there are any, one test after the other.
+func runLane(t *testing.T, o harness.CellOptions, queue <-chan []test) {
+	l := lane{options: o}
 	defer func() {
-		if err := c.Close(); err != nil {
+		if err := l.close(); err != nil {
 			t.Errorf("ending containerd: %v", err)
 		}
 	}()
-	for _, test := range suite() {
-		t.Run(test.name, func(t *testing.T) {
-			if test.vm && o.Runtime != harness.RuntimeHyper {
-				t.Skip("only for a runtime with virtual machines")
-			}
-			c.CheckLeaks(t)
-			c.LogFailure(t)
-			test.run(t, c)
-		})
+	for subject := range queue {
+		for _, test := range subject {
+			t.Run(test.name, func(t *testing.T) { l.run(t, test) })
+		}
 	}
+}
+
+// lane is a cell that is made for the first test that runs in it.
+type lane struct {
+	options harness.CellOptions
+	cell    *harness.Cell
+	failed  error // why there is none
+}
+
+func (l *lane) run(t *testing.T, test test) {
+	if test.vm && l.options.Runtime != harness.RuntimeHyper {
+		t.Skip("only for a runtime with virtual machines")
+	}
+	if l.cell == nil && l.failed == nil {
+		l.cell, l.failed = harness.NewCell(t.Context(), l.options)
+	}
+	if l.failed != nil {
+		t.Fatal(l.failed)
+	}
+	l.cell.CheckLeaks(t)
+	l.cell.LogFailure(t)
+	test.run(t, l.cell)
+}
+
+func (l *lane) close() error {
+	if l.cell == nil {
+		return nil
+	}
+	return l.cell.Close()
+}
+
+// subjects parts the tests by what is before the slash of their names, those that take
+// the longest first, so that no lane is left with one of them at the end.
+func subjects(tests []test) [][]test {
+	var names []string
+	by := map[string][]test{}
+	for _, test := range tests {
+		name, _, _ := strings.Cut(test.name, "/")
+		if _, ok := by[name]; !ok {
+			names = append(names, name)
+		}
+		by[name] = append(by[name], test)
+	}
+	longest := []string{"pool", "template", "rootdisk", "faults", "config", "task", "processors"}
+	place := func(name string) int {
+		if i := slices.Index(longest, name); i >= 0 {
+			return i
+		}
+		return len(longest)
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return place(a) - place(b) })
+	var list [][]test
+	for _, name := range names {
+		list = append(list, by[name])
+	}
+	return list
 }

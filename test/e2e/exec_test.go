@@ -87,10 +87,10 @@ func testExecErrors(t *testing.T, c *harness.Cell) {
 // while a process becomes its program must not be lost.
 func testExecKilledAtOnce(t *testing.T, c *harness.Cell) {
 	task := running(t, c)
-	for i := range 60 {
+	for i := range 30 {
 		p := task.Exec(t, harness.Command{Args: []string{"sleep", "1000"}}, harness.IO{})
 		p.Start(t)
-		time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+		time.Sleep(time.Duration(i) * 400 * time.Microsecond)
 		if err := p.Kill(t, 15, false); err != nil {
 			t.Errorf("killing: %v", err)
 		}

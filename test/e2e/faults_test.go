@@ -107,7 +107,7 @@ func checkKilled(t *testing.T, c *harness.Cell, program string, m moment) {
 	exec := m.reach(t, task)
 	killed := time.Now()
 	killProgram(t, c, program)
-	event := events.Expect(t, "exit "+container.ID, 5*time.Second)
+	event := events.Expect(t, "exit "+container.ID, harness.Soon)
 	if event.Status != 137 {
 		t.Errorf("it exited %d", event.Status)
 	}
@@ -116,16 +116,16 @@ func checkKilled(t *testing.T, c *harness.Cell, program string, m moment) {
 		checkCleaned(t, task)
 		return
 	}
-	if took := event.Seen.Sub(killed); took > deathLimit {
+	if took := event.Seen.Sub(killed); took > harness.Allow(deathLimit) {
 		t.Errorf("its end was reported after %v", took)
 	}
 	if exec != nil {
-		events.Expect(t, "exit "+exec.ExecID, 5*time.Second)
-		if exit := exec.Wait(t, 5*time.Second); exit.Status != 137 {
+		events.Expect(t, "exit "+exec.ExecID, harness.Soon)
+		if exit := exec.Wait(t, harness.Soon); exit.Status != 137 {
 			t.Errorf("the exec exited %d", exit.Status)
 		}
 	}
-	if exit := task.Wait(t, 5*time.Second); exit.Status != 137 {
+	if exit := task.Wait(t, harness.Soon); exit.Status != 137 {
 		t.Errorf("waiting says it exited %d", exit.Status)
 	}
 	if state, err := task.State(t); err != nil || state.Status.String() != "STOPPED" {
@@ -140,7 +140,7 @@ func checkKilled(t *testing.T, c *harness.Cell, program string, m moment) {
 // checkCleaned checks that a task whose shim is gone is gone, or can be deleted.
 func checkCleaned(t *testing.T, task *harness.Task) {
 	t.Helper()
-	harness.Eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if _, err := task.TryDelete(t); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("deleting the task after its shim was killed: %w", err)
 		}
@@ -235,7 +235,7 @@ func testEndWhileDown(t *testing.T, c *harness.Cell) {
 // when it starts may remove it.
 func checkEnded(t *testing.T, task *harness.Task, status uint32) {
 	t.Helper()
-	harness.Eventually(t, 5*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		state, err := task.State(t)
 		switch {
 		case errdefs.IsNotFound(err):

@@ -77,6 +77,7 @@ func residentMiB(t *testing.T, c *harness.Cell) int {
 // testMemoryGoesBack has a container use memory and free it.
 func testMemoryGoesBack(t *testing.T, c *harness.Cell) {
 	const used = 300
+	withoutTemplates(t, c)
 	task := running(t, c, harness.Annotation(hyperAnnotation+"memory_mib", "640"),
 		harness.Mount("tmpfs", "tmpfs", "/used", "size=400m"))
 	before := residentMiB(t, c)
@@ -91,7 +92,7 @@ func testMemoryGoesBack(t *testing.T, c *harness.Cell) {
 	if r := task.Shell(t, "rm /used/file"); r.Status != 0 {
 		t.Fatalf("got %+v", r)
 	}
-	harness.Eventually(t, 30*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if now := residentMiB(t, c); now > full-used*8/10 {
 			return fmt.Errorf("the machine has %d MiB, %d when %d were used", now, full, used)
 		}
@@ -124,7 +125,7 @@ func testPodGrows(t *testing.T, c *harness.Cell) {
 	last.Wait(t, harness.Patience)
 	last.Delete(t)
 	begin := time.Now()
-	harness.Eventually(t, 30*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if now := machineMemory(t, first); now > grown-100 {
 			return fmt.Errorf("the machine has %d MiB, %d before a container of 160 was deleted", now, grown)
 		}
@@ -136,6 +137,7 @@ func testPodGrows(t *testing.T, c *harness.Cell) {
 // testUpdateGrows raises a limit above the machine's size, and then above what it
 // may have.
 func testUpdateGrows(t *testing.T, c *harness.Cell) {
+	withoutTemplates(t, c)
 	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_memory_mib = 768\n[qemu]\naccel = \"tcg\"\n")
 	first, add := newPod(t, c, ownCgroup, memoryLimit(64))
 	update := func(mib int64) error {
@@ -148,7 +150,7 @@ func testUpdateGrows(t *testing.T, c *harness.Cell) {
 	if r := first.Do(t, "cat", "/sys/fs/cgroup/memory.max"); r.Stdout != "524288000\n" {
 		t.Errorf("after the update: %+v", r)
 	}
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if now := machineMemory(t, first); now < 500 {
 			return fmt.Errorf("the machine has %d MiB", now)
 		}
@@ -191,7 +193,7 @@ func testNeighbourOOM(t *testing.T, c *harness.Cell) {
 	if r := greedy.Run(t, harness.IO{}); r.Status != 137 {
 		t.Errorf("got %+v", r)
 	}
-	events.Expect(t, "oom "+greedy.ID, 10*time.Second)
+	events.Expect(t, "oom "+greedy.ID, harness.Soon)
 	for _, task := range []*harness.Task{first, neighbour} {
 		if r := task.Do(t, "echo", "alive"); r.Stdout != "alive\n" {
 			t.Errorf("got %+v", r)

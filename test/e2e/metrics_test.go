@@ -19,7 +19,7 @@ import (
 func testMetrics(t *testing.T, c *harness.Cell) {
 	task := running(t, c)
 	// What sets the init up may still be there for a moment.
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		metric, err := task.Metrics(t)
 		if err != nil {
 			return err

@@ -17,15 +17,14 @@ import (
 	"github.com/hyperhq/hyper/test/harness"
 )
 
-// withPool gives the test a pool, in which one may wait, and templates of its own, and
-// ends who waits when it has ended.
+// withPool gives the test a pool, in which one may wait, and ends who waits when it has
+// ended.
 func withPool(t *testing.T, c *harness.Cell, idleSeconds int) {
 	t.Helper()
-	withTemplates(t, c)
 	rootfsBy(t, c, "disk") // from the first container on
-	c.DropInFor(t, "50-pool.toml", fmt.Sprintf("[pool]\nenable = true\nmax = 1\nidle_seconds = %d\n", idleSeconds))
+	c.DropInFor(t, "50-pool.toml", fmt.Sprintf("[template]\nenable = true\n[pool]\nenable = true\nmax = 1\nidle_seconds = %d\n", idleSeconds))
 	t.Cleanup(func() {
-		harness.Eventually(t, 30*time.Second, func() error {
+		harness.Eventually(t, harness.Soon, func() error {
 			left := parked(c)
 			for _, p := range left {
 				// One that has just ended needs none.
@@ -94,14 +93,18 @@ func awaitParked(t *testing.T, c *harness.Cell) (shim, machine int) {
 	return shim, machine
 }
 
-// fill starts containers until there is a template and a shim waits.
+// fill starts containers until a shim waits: of the first there may be neither an image
+// nor a template yet, and from the second on that is counted one is parked.
 func fill(t *testing.T, c *harness.Cell) (shim, machine int) {
 	t.Helper()
 	for range 3 {
+		if len(parked(c)) > 0 {
+			break
+		}
 		if r := c.Run(t, harness.Args("echo", "good")); r.Stdout != "good\n" {
 			t.Fatalf("%+v", r)
 		}
-		awaitTemplate(t, c)
+		awaitBuilders(t, c)
 	}
 	return awaitParked(t, c)
 }
@@ -118,7 +121,7 @@ func pooled(t *testing.T, c *harness.Cell, do func(*harness.Task), options ...ha
 	if err := task.Kill(t, uint32(unix.SIGKILL), true); err != nil {
 		t.Error(err)
 	}
-	task.Wait(t, 10*time.Second)
+	task.Wait(t, harness.Soon)
 	task.Delete(t)
 	return wasPooled(t, c, logged)
 }
@@ -152,7 +155,7 @@ func testPool(t *testing.T, c *harness.Cell) {
 	if left := places(c); len(left) > 0 {
 		t.Errorf("after one start alone there are %v", left)
 	}
-	awaitTemplate(t, c)
+	awaitBuilders(t, c)
 	fill(t, c)
 	seen := map[string]string{}
 	for i := range 2 {
@@ -290,7 +293,7 @@ func testPoolKilled(t *testing.T, c *harness.Cell) {
 		if err := unix.Kill(machine, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		if exit := task.Wait(t, 10*time.Second); exit.Status != 137 {
+		if exit := task.Wait(t, harness.Soon); exit.Status != 137 {
 			t.Errorf("it exited %d", exit.Status)
 		}
 		task.Delete(t)
@@ -300,7 +303,7 @@ func testPoolKilled(t *testing.T, c *harness.Cell) {
 // awaitGone waits until a process has ended.
 func awaitGone(t *testing.T, pid int) {
 	t.Helper()
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err == nil && !strings.Contains(string(stat), ") Z ") {
 			return fmt.Errorf("process %d lives", pid)
@@ -385,7 +388,7 @@ func testPooledGrows(t *testing.T, c *harness.Cell) {
 	if err := task.Update(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if now := machineMemory(t, task); now < 400 {
 			return fmt.Errorf("the machine has %d MiB", now)
 		}

@@ -48,15 +48,30 @@ func configureFour(t *testing.T, c *harness.Cell) {
 	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n[qemu]\naccel = \"tcg\"\n")
 }
 
+// keepBusy has a container keep every processor of its machine busy, and leave them to
+// others: what is to be seen is that processors come and go under load, and not how long
+// it takes when an emulated guest is overloaded.
+func keepBusy(t *testing.T, task *harness.Task) {
+	t.Helper()
+	if r := task.Shell(t, "for i in 1 2 3 4; do probe busy & done"); r.Status != 0 {
+		t.Fatalf("got %+v", r)
+	}
+}
+
+// leastShares has a container's processes come after those of all others.
+func leastShares(s *specs.Spec) {
+	shares := uint64(2)
+	s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
+}
+
 // testProcessorsFollow adds containers, changes and deletes them, while one keeps every
 // processor busy.
 func testProcessorsFollow(t *testing.T, c *harness.Cell) {
 	configureFour(t, c)
-	first, add := newPod(t, c)
+	withoutTemplates(t, c)
+	first, add := newPod(t, c, leastShares)
 	checkProcessors(t, "at first", 1, first)
-	if r := first.Shell(t, "for i in 1 2 3 4; do sh -c 'while :; do :; done' & done"); r.Status != 0 {
-		t.Fatalf("got %+v", r)
-	}
+	keepBusy(t, first)
 	second := add(harness.Args("sleep", "1000"), cpuQuota(120)).Create(t, harness.IO{})
 	second.Start(t)
 	checkProcessors(t, "with a limit of 1.2", 2, first, second)
@@ -86,10 +101,9 @@ func testProcessorsFollow(t *testing.T, c *harness.Cell) {
 // every one is busy.
 func testProcessorsAgain(t *testing.T, c *harness.Cell) {
 	configureFour(t, c)
+	withoutTemplates(t, c)
 	task := running(t, c, ownCgroup)
-	if r := task.Shell(t, "for i in 1 2 3 4; do sh -c 'while :; do :; done' & done"); r.Status != 0 {
-		t.Fatalf("got %+v", r)
-	}
+	keepBusy(t, task)
 	begin := time.Now()
 	for i := range 10 {
 		want := 4 - 3*(i%2)
@@ -132,6 +146,7 @@ func checkHostQuota(t *testing.T, c *harness.Cell, want int) {
 // or what an annotation says.
 func testProcessorsAtStart(t *testing.T, c *harness.Cell) {
 	configureFour(t, c)
+	withoutTemplates(t, c)
 	fixed := harness.Annotation(hyperAnnotation+"vcpus", "2")
 	for _, test := range []struct {
 		name    string

@@ -80,29 +80,28 @@ func testRootDiskFirst(t *testing.T, c *harness.Cell) {
 	}
 }
 
-// inBothWays runs a test with the root filesystem by the share and by disks.
-func inBothWays(t *testing.T, c *harness.Cell, test func(t *testing.T)) {
+// inBothWays runs a test with the root filesystem by the share and by disks, which it
+// gets to know as rootType prints it.
+func inBothWays(t *testing.T, c *harness.Cell, test func(t *testing.T, root string)) {
 	for _, way := range []struct{ by, root string }{{"share", byShare}, {"disk", byDisk}} {
 		t.Run("by "+way.by, func(t *testing.T) {
 			c.CheckLeaks(t)
 			rootfsBy(t, c, way.by)
-			if r := c.Run(t, harness.Sh(rootType)); r.Stdout != way.root {
-				t.Fatalf("the root is %+v", r)
-			}
-			test(t)
+			test(t, way.root)
 		})
 	}
 }
 
 // testRootDiskFiles does what programs do with files.
 func testRootDiskFiles(t *testing.T, c *harness.Cell) {
-	inBothWays(t, c, func(t *testing.T) {
+	inBothWays(t, c, func(t *testing.T, root string) {
 		t.Run("use", func(t *testing.T) { testRootfs(t, c) })
-		r := c.Run(t, harness.Args("probe", "files", "/root"))
-		if r.Status != 0 && r.Stderr == "" {
+		r := c.Run(t, harness.Sh(rootType+"; probe files /root"))
+		checks, is := strings.CutPrefix(r.Stdout, root)
+		if !is || r.Status != 0 && r.Stderr == "" {
 			t.Errorf("%+v", r)
 		}
-		for line := range strings.Lines(r.Stdout) {
+		for line := range strings.Lines(checks) {
 			what, came, _ := strings.Cut(strings.TrimSpace(line), ": ")
 			if came != "ok" && !unsupported(t, c, what) {
 				t.Errorf("%s: %s", what, came)
@@ -143,9 +142,9 @@ touch /new/empty && rm /new/empty
 // has of the same by the share.
 func testRootDiskChanges(t *testing.T, c *harness.Cell) {
 	var trees []string
-	inBothWays(t, c, func(t *testing.T) {
-		container := c.Container(t, harness.Sh(changes))
-		if r := container.Run(t, harness.IO{}); r.Status != 0 {
+	inBothWays(t, c, func(t *testing.T, root string) {
+		container := c.Container(t, harness.Sh(rootType+"\n"+changes))
+		if r := container.Run(t, harness.IO{}); r.Status != 0 || r.Stdout != root {
 			t.Fatalf("%+v", r)
 		}
 		trees = append(trees, listTree(t, container.Upper()))
@@ -303,7 +302,7 @@ func testRootDiskAgain(t *testing.T, c *harness.Cell) {
 
 // testRootDiskReadOnly has a root filesystem that is only read.
 func testRootDiskReadOnly(t *testing.T, c *harness.Cell) {
-	inBothWays(t, c, func(t *testing.T) { testReadonlyRootfs(t, c) })
+	inBothWays(t, c, func(t *testing.T, _ string) { testReadonlyRootfs(t, c) })
 	rootfsBy(t, c, "disk")
 	// A mount point that the image does not have is made, as it is without a machine.
 	host := hostDir(t, c, map[string]string{"f": "from the host\n"})

@@ -233,6 +233,8 @@ func testMissingSource(t *testing.T, c *harness.Cell) {
 // daemon writes into the guest's memory an emulator does not see, and it could
 // execute what it has translated from the same pages before.
 func testExecutables(t *testing.T, c *harness.Cell) {
+	rootfsBy(t, c, "share")
+	withoutTemplates(t, c)
 	task := running(t, c, harness.Annotation(hyperAnnotation+"memory_mib", "96"))
 	const rounds = 25
 	p := task.Exec(t, harness.Command{Args: []string{"sh", "-c", fmt.Sprintf(`cp /bin/probe /root/p && cp /bin/busybox /root/busybox || exit 1
@@ -240,7 +242,7 @@ func testExecutables(t *testing.T, c *harness.Cell) {
 		while [ $i -lt %d ]; do
 			i=$((i+1))
 			/root/p pattern 1000 || exit 2
-			/root/busybox sha256sum /root/p > /root/sum || exit 3
+			/root/busybox cat /root/p > /dev/null || exit 3
 			/bin/probe pattern 1000 > /root/sum || exit 4
 			/bin/busybox sha256sum /root/busybox > /root/sum || exit 5
 		done`, rounds)}}, harness.IO{})

@@ -137,15 +137,15 @@ func testSandboxDies(t *testing.T, c *harness.Cell) {
 			begin := time.Now()
 			killProgram(t, c, program)
 			checkExit(t, wait, 137)
-			if took := time.Since(begin); took > deathLimit {
+			if took := time.Since(begin); took > harness.Allow(deathLimit) {
 				t.Errorf("its end was reported after %v", took)
 			}
-			if exit := task.Wait(t, deathLimit); exit.Status != 137 {
+			if exit := task.Wait(t, harness.Allow(deathLimit)); exit.Status != 137 {
 				t.Errorf("its container exited %d", exit.Status)
 			}
 			checkState(t, s, "SANDBOX_NOTREADY")
 			task.Delete(t)
-			checkExit(t, s.Waiting(t, deathLimit), 137) // the shim is there to ask
+			checkExit(t, s.Waiting(t, harness.Allow(deathLimit)), 137) // the shim is there to ask
 			if err := s.Stop(t); err != nil {
 				t.Errorf("stopping it: %v", err)
 			}
@@ -166,7 +166,7 @@ func testSandboxDoesNotBoot(t *testing.T, c *harness.Cell) {
 		t.Errorf("starting it: %v", err)
 	}
 	// containerd has shut it down.
-	harness.Eventually(t, 5*time.Second, func() error { return noProcess(c) })
+	harness.Eventually(t, harness.Soon, func() error { return noProcess(c) })
 }
 
 // noProcess is an error while the cell has a sandbox.
@@ -196,7 +196,7 @@ func testSandboxRemoved(t *testing.T, c *harness.Cell) {
 	if err := s.Stop(t); err != nil {
 		t.Fatal(err)
 	}
-	if exit := task.Wait(t, deathLimit); exit.Status != 137 {
+	if exit := task.Wait(t, harness.Allow(deathLimit)); exit.Status != 137 {
 		t.Errorf("its container exited %d", exit.Status)
 	}
 	checkGone(t, c, s)

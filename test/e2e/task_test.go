@@ -233,7 +233,7 @@ func testOOM(t *testing.T, c *harness.Cell) {
 	if r := container.Run(t, harness.IO{}); r.Status != 137 {
 		t.Errorf("got %+v", r)
 	}
-	events.Expect(t, "oom "+container.ID, 10*time.Second)
+	events.Expect(t, "oom "+container.ID, harness.Soon)
 }
 
 // testPids lists processes, and knows which are execs.
@@ -245,7 +245,7 @@ func testPids(t *testing.T, c *harness.Cell) {
 	p.Start(t)
 	p.Expect(t, "ready\n")
 	var known int
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		pids, err := task.Pids(t)
 		if err != nil {
 			return err
@@ -295,7 +295,7 @@ func testEvents(t *testing.T, c *harness.Cell) {
 	task.Wait(t, harness.Patience)
 	task.Delete(t)
 	id := container.ID
-	events.Expect(t, "delete "+id, 5*time.Second)
+	events.Expect(t, "delete "+id, harness.Soon)
 	var got []string
 	for _, event := range events.Seen() {
 		got = append(got, event.String())
@@ -327,7 +327,7 @@ func testEventsOfFastExits(t *testing.T, c *harness.Cell) {
 	events := container.Watch(t)
 	container.Run(t, harness.IO{})
 	id := container.ID
-	events.Expect(t, "delete "+id, 5*time.Second)
+	events.Expect(t, "delete "+id, harness.Soon)
 	var got []string
 	for _, event := range events.Seen() {
 		got = append(got, event.String())

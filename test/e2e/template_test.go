@@ -18,7 +18,7 @@ import (
 )
 
 // buildLimit is how long the build of a template may take on a busy machine.
-const buildLimit = 60 * time.Second
+const buildLimit = harness.Patience
 
 // cloned says whether the machine of the cell's only sandbox is a clone.
 func cloned(t *testing.T, c *harness.Cell) bool {
@@ -30,7 +30,18 @@ func cloned(t *testing.T, c *harness.Cell) bool {
 	return slices.Contains(machines[0].Args, "-incoming")
 }
 
-// awaitTemplate waits until there is a template and nobody builds any more.
+// awaitBuilders waits until nobody builds a template.
+func awaitBuilders(t *testing.T, c *harness.Cell) {
+	t.Helper()
+	harness.Eventually(t, buildLimit, func() error {
+		if builders := c.Builders(); len(builders) > 0 {
+			return fmt.Errorf("a builder does not end: %v", builders)
+		}
+		return nil
+	})
+}
+
+// awaitTemplate waits until the test's own templates are one, and nobody builds any more.
 func awaitTemplate(t *testing.T, c *harness.Cell) (path string) {
 	t.Helper()
 	harness.Eventually(t, buildLimit, func() error {
@@ -52,10 +63,16 @@ func awaitTemplate(t *testing.T, c *harness.Cell) (path string) {
 func withTemplates(t *testing.T, c *harness.Cell) {
 	t.Helper()
 	rootfsBy(t, c, "disk") // or the first of the cell has one
-	forgetTemplates(t, c)
-	if err := c.ConfigureTemplates(true); err != nil {
-		t.Fatal(err)
-	}
+	awaitBuilders(t, c)
+	c.DropInFor(t, "05-templates.toml", fmt.Sprintf("[template]\nenable = true\ndirectory = %q\n", c.Templates()))
+	t.Cleanup(func() { forgetTemplates(t, c) })
+}
+
+// withoutTemplates has the test's machines boot: they are of kinds that no other test
+// has, of which templates would be built for nobody.
+func withoutTemplates(t *testing.T, c *harness.Cell) {
+	t.Helper()
+	c.DropInFor(t, "05-templates.toml", "[template]\nenable = false\n")
 }
 
 // testTemplate runs what a container does in a machine that booted, and in clones.
@@ -80,7 +97,7 @@ func testTemplate(t *testing.T, c *harness.Cell) {
 			t.Errorf("machine %d: %+v", i, r)
 		}
 		task.Kill(t, uint32(unix.SIGKILL), true)
-		task.Wait(t, 10*time.Second)
+		task.Wait(t, harness.Soon)
 		task.Delete(t)
 		awaitTemplate(t, c)
 	}
@@ -99,7 +116,7 @@ func testTemplateProcessors(t *testing.T, c *harness.Cell) {
 		}
 		checkProcessors(t, fmt.Sprintf("machine %d", i), int(hundredths+99)/100, task)
 		task.Kill(t, uint32(unix.SIGKILL), true)
-		task.Wait(t, 10*time.Second)
+		task.Wait(t, harness.Soon)
 		task.Delete(t)
 		awaitTemplate(t, c)
 	}
@@ -135,7 +152,7 @@ func once(t *testing.T, c *harness.Cell) bool {
 		t.Errorf("got %+v", r)
 	}
 	task.Kill(t, uint32(unix.SIGKILL), true)
-	task.Wait(t, 10*time.Second)
+	task.Wait(t, harness.Soon)
 	task.Delete(t)
 	return is
 }
@@ -208,9 +225,9 @@ func testKilledBuilder(t *testing.T, c *harness.Cell) {
 		}
 	}
 	task.Kill(t, uint32(unix.SIGKILL), true)
-	task.Wait(t, 10*time.Second)
+	task.Wait(t, harness.Soon)
 	task.Delete(t)
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		if left := c.Program("qemu-system"); len(left) > 0 {
 			return fmt.Errorf("machines are left: %v", left)
 		}
@@ -235,7 +252,7 @@ func checkOutside(t *testing.T, c *harness.Cell, p harness.Process) {
 		t.Errorf("the builder is in mount namespace %s, containerd in %s (%v)", theirs, ours, err)
 	}
 	// It is moved before it is told what to build.
-	harness.Eventually(t, 10*time.Second, func() error {
+	harness.Eventually(t, harness.Soon, func() error {
 		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID))
 		if err != nil {
 			return err
@@ -250,14 +267,7 @@ func checkOutside(t *testing.T, c *harness.Cell, p harness.Process) {
 // testNoTemplates has machines boot.
 func testNoTemplates(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
-	if err := c.ConfigureTemplates(false); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.ConfigureTemplates(true); err != nil {
-			t.Error(err)
-		}
-	})
+	c.DropInFor(t, "06-templates.toml", "[template]\nenable = false\n")
 	for range 2 {
 		if once(t, c) {
 			t.Error("a clone runs")

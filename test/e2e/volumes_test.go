@@ -37,7 +37,7 @@ func testChangedVolume(t *testing.T, c *harness.Cell) {
 	for round, text := range []string{"two\n", "three\n"} {
 		v.Write(map[string]string{"key": text, "new": "y\n"})
 		changed := time.Now()
-		harness.Eventually(t, 10*time.Second, func() error {
+		harness.Eventually(t, harness.Soon, func() error {
 			if n := strings.Count(watcher.Output(), "moved ..data\n"); n != round+1 {
 				return fmt.Errorf("%d exchanges were seen: %q", n, watcher.Output())
 			}

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -28,6 +28,9 @@ type CellOptions struct {
 	Runtime string
 	// Image is imported into containerd.
 	Image *image.Image
+	// Templates is a directory of templates that other cells may use at the same time,
+	// or empty for one of the cell's own.
+	Templates string
 	// Reaper is this process's.
 	Reaper *Reaper
 	// CRI is nil for a containerd without it.
@@ -87,7 +90,7 @@ func (c *Cell) begin(ctx context.Context, o CellOptions) error {
 	if err := c.Configure(""); err != nil {
 		return err
 	}
-	if err := c.ConfigureTemplates(os.Getenv(templatesVariable) != "off"); err != nil {
+	if err := c.configureCell(os.Getenv(templatesVariable) != "off"); err != nil {
 		return err
 	}
 	if err := c.daemon.writeConfig(o.CRI != nil); err != nil {
@@ -129,19 +132,15 @@ func (c *Cell) ConfigureOnly(text string) error {
 // templatesVariable is "off" for cells whose machines all boot.
 const templatesVariable = "HYPER_TEST_TEMPLATES"
 
-// ConfigureTemplates writes a file beside the runtime's configuration by which the
-// cell has templates of its own, or none, images of layers of its own, and no pool: what
-// waits there would be taken for a leak.
-func (c *Cell) ConfigureTemplates(enable bool) error {
-	text := fmt.Sprintf("[template]\nenable = %v\ndirectory = %q\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
-		enable, c.Templates(), c.LayersDir())
-	if slow := slowness(); slow > 1 {
-		text += fmt.Sprintf("[sandbox]\nboot_timeout = %q\n", 30*time.Second*slow)
-	}
-	return c.DropIn("00-cell.toml", text)
+// configureCell writes a file beside the runtime's configuration by which the cell has
+// its templates, or none, images of layers of its own, and no pool: what waits there
+// would be taken for a leak. A machine has as long to boot as a request may take.
+func (c *Cell) configureCell(templates bool) error {
+	return c.DropIn("00-cell.toml", fmt.Sprintf("[sandbox]\nboot_timeout = %q\n[template]\nenable = %v\ndirectory = %q\nmax_count = 32\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
+		Slowly(Patience), templates, cmp.Or(c.options.Templates, c.Templates()), c.LayersDir()))
 }
 
-// Templates is the directory of the cell's templates.
+// Templates is a directory for templates of the cell's own.
 func (c *Cell) Templates() string { return filepath.Join(c.Dir, "templates") }
 
 // Guest is the cell's kernel and image.
@@ -162,7 +161,7 @@ func (c *Cell) LayersDir() string { return filepath.Join(c.Dir, "layers") }
 // StartContainerd starts the cell's containerd, which must not run, and returns
 // when it serves.
 func (c *Cell) StartContainerd(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, Slowly(20*time.Second))
+	ctx, cancel := context.WithTimeout(ctx, Slowly(Patience))
 	defer cancel()
 	if err := c.daemon.start(); err != nil {
 		return err

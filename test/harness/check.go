@@ -9,7 +9,7 @@ import (
 // TeardownLimit is how long what ends asynchronously may outlive the request
 // that ended it. A killed process of which the kernel still frees the memory on
 // a busy machine is no leak; what is left for good is left after this as well.
-var TeardownLimit = Slowly(10 * time.Second)
+const TeardownLimit = 20 * time.Second
 
 // CheckLeaks compares the host at the end of the test, after all its other
 // cleanups, with how it is now. It is to be called first.
@@ -33,7 +33,7 @@ func (c *Cell) CheckLeaks(t interface {
 // LeftSince lists what is on the host that was not there before, giving what
 // ends asynchronously its time to do so.
 func (c *Cell) LeftSince(before Snapshot) []string {
-	return within(context.Background(), TeardownLimit, func() []string { return c.Snapshot().Since(before) })
+	return within(context.Background(), Slowly(TeardownLimit), func() []string { return c.Snapshot().Since(before) })
 }
 
 // purge kills processes that are there now and were not before.

@@ -155,7 +155,7 @@ func (d *daemon) end(sig unix.Signal) error {
 	select {
 	case <-d.done:
 		return nil
-	case <-time.After(TeardownLimit):
+	case <-time.After(Slowly(TeardownLimit)):
 		d.cmd.Process.Kill()
 		<-d.done
 		return fmt.Errorf("containerd did not end within %v of signal %d", TeardownLimit, sig)

@@ -1,6 +1,9 @@
 package harness
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Eventually repeats a check until it passes, for what ends asynchronously
 // without an event that a test could wait for; it fails with the last error. The
@@ -10,18 +13,18 @@ func Eventually(t interface {
 	Errorf(format string, args ...any)
 }, limit time.Duration, check func() error) {
 	t.Helper()
-	deadline := time.After(Slowly(limit))
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
+	limit = Slowly(limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var p pace
 	for {
+		p.look()
 		err := check()
 		if err == nil {
 			return
 		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Errorf("%v", err)
+		if p.rest(ctx) != nil {
+			t.Errorf("after %v: %v", limit, err)
 			return
 		}
 	}

@@ -60,7 +60,7 @@ func (s *Sandbox) Remove() error {
 	if s.Cell.client == nil {
 		return errors.New("containerd does not run")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Slowly(Patience))
 	defer cancel()
 	return errors.Join(
 		found(s.control().Stop(ctx, &sandboxapi.ControllerStopRequest{SandboxID: s.ID, Sandboxer: sandboxer})),

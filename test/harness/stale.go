@@ -257,16 +257,14 @@ func cgroupsOf(name string) []string {
 func within(ctx context.Context, limit time.Duration, check func() []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
+	var p pace
 	for {
+		p.look()
 		found := check()
 		if len(found) == 0 {
 			return nil
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		if p.rest(ctx) != nil {
 			return check()
 		}
 	}

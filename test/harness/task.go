@@ -212,7 +212,7 @@ func (p *Task) State(t T) (*tasktypes.Process, error) {
 
 // CloseIO closes the process's standard input.
 func (p *Task) CloseIO(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+	ctx, cancel := context.WithTimeout(ctx, Slowly(Patience))
 	defer cancel()
 	_, err := p.tasks().CloseIO(ctx, &tasksapi.CloseIORequest{ContainerID: p.Container.ID, ExecID: p.ExecID, Stdin: true})
 	return errgrpc.ToNative(err)

@@ -114,7 +114,7 @@ func (term *Terminal) Ended(t T) (screen string, err error) {
 	t.Helper()
 	select {
 	case <-term.ended:
-	case <-time.After(Patience):
+	case <-time.After(Slowly(Patience)):
 		t.Fatalf("the command at the terminal has not ended; on the screen: %q", term.out.String())
 	}
 	<-term.copied

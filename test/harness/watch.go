@@ -46,7 +46,7 @@ func (w *Watch) Close() {
 // Wait returns when the processes have ended, and the cell has no bundle and no
 // mount of a task any more.
 func (w *Watch) Wait(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*TeardownLimit)
+	ctx, cancel := context.WithTimeout(ctx, Slowly(2*TeardownLimit))
 	defer cancel()
 	if err := w.waitProcesses(ctx); err != nil {
 		return err

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/test/pattern"
 )
 
 const usage = `usage: probe COMMAND
@@ -23,6 +24,7 @@ const usage = `usage: probe COMMAND
   now                  print the wall clock, in nanoseconds since 1970
   keyring              try add_key(2) and print the error, for seccomp
   pause                wait for a signal to end, and reap what falls to it
+  busy                 use a processor that nobody else wants, for good
   listen ADDRESS TEXT  answer each TCP connection with TEXT, then with what it sends
   dial ADDRESS         connect by TCP or to a socket's path, send stdin, print the answer
   dials PATH COUNT     connect to a socket COUNT times, one after the other, for an echo
@@ -54,6 +56,8 @@ func run(args []string) error {
 	case args[0] == "pause" && len(words) == 0:
 		pause()
 		return nil
+	case args[0] == "busy" && len(words) == 0:
+		return busy()
 	case args[0] == "listen" && len(words) == 2:
 		return listen(words[0], words[1])
 	case args[0] == "dial" && len(words) == 1:
@@ -85,13 +89,13 @@ func run(args []string) error {
 	}
 	switch {
 	case args[0] == "write" && len(n) == 2:
-		if err := pattern(os.Stdout, n[0]); err != nil {
+		if err := writePattern(os.Stdout, n[0]); err != nil {
 			return err
 		}
 		os.Exit(n[1])
 	case args[0] == "pattern" && len(n) == 1:
 		sum := sha256.New()
-		if err := pattern(sum, n[0]); err != nil {
+		if err := writePattern(sum, n[0]); err != nil {
 			return err
 		}
 		fmt.Printf("%x\n", sum.Sum(nil))
@@ -128,21 +132,11 @@ func numbers(args []string) ([]int, error) {
 	return n, nil
 }
 
-// pattern writes n bytes which differ everywhere: a lost, doubled or moved
-// block changes the checksum.
-func pattern(w io.Writer, n int) error {
-	out := bufio.NewWriterSize(w, 64<<10)
-	for i := 0; n > 0; i++ {
-		line := fmt.Sprintf("%015d\n", i)
-		if len(line) > n {
-			line = line[:n]
-		}
-		if _, err := out.WriteString(line); err != nil {
-			return err
-		}
-		n -= len(line)
-	}
-	return out.Flush()
+// writePattern writes the pattern's first n bytes.
+func writePattern(w io.Writer, n int) error {
+	// Neither end may take the copying over: their blocks would be smaller.
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, pattern.NewReader(n), make([]byte, 64<<10))
+	return err
 }
 
 func allocate(mib int) error {
