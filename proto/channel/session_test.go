@@ -225,9 +225,7 @@ func TestAGuestThatOpensAStreamEndsTheSession(t *testing.T) {
 			return
 		}
 		defer mux.Close()
-		if _, err := mux.OpenStream(); err != nil {
-			t.Errorf("guest: %v", err)
-		}
+		_, _ = mux.OpenStream() // fails if the host is quick to hang up
 		<-mux.CloseChan()
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
