@@ -18,23 +18,31 @@ import (
 // it, in which the container's mounts appear.
 //
 // It is a mount of its own with shared propagation, so that what is mounted
-// below it later reaches the file system daemon's mount namespace.
+// below it later reaches the file system daemon's mount namespace. And it is read-only,
+// but for what is mounted in it: a guest that could move a mount point away, and put a
+// link in its place, would choose where the host mounts and what it removes.
 type share struct {
 	dir string
+	// points is what is mounted at dir: where the host, and it alone, makes and removes
+	// the mount points.
+	points string
 }
 
 func newShare(dir string) (*share, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("making the sandbox's share: %w", err)
+	s := &share{dir: dir, points: dir + ".points"}
+	for _, d := range []string{s.dir, s.points} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("making the sandbox's share: %w", err)
+		}
 	}
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		return nil, fmt.Errorf("making %s a mount: %w", dir, err)
+	if err := (&mount.Mount{Type: "bind", Source: s.points, Options: []string{"bind", "ro"}}).Mount(dir); err != nil {
+		return nil, fmt.Errorf("making %s a mount: %w", dir, errors.Join(err, mount.UnmountAll(dir, unix.MNT_DETACH)))
 	}
 	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
 		unix.Unmount(dir, unix.MNT_DETACH)
 		return nil, fmt.Errorf("sharing the mounts of %s: %w", dir, err)
 	}
-	return &share{dir: dir}, nil
+	return s, nil
 }
 
 // remove takes the share away with all that is mounted in it.
@@ -42,21 +50,24 @@ func (s *share) remove() error {
 	if err := mount.UnmountRecursive(s.dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting %s: %w", s.dir, err)
 	}
-	if err := os.Remove(s.dir); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("removing the sandbox's share: %w", err)
+	for _, d := range []string{s.dir, s.points} {
+		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("removing the sandbox's share: %w", err)
+		}
 	}
 	return nil
 }
 
-// containerDir is a container's place on the host, guestDir in the guest.
+// containerDir is a container's place on the host, guestDir in the guest, and pointsDir
+// where its mount points are made.
 func (s *share) containerDir(place string) string { return filepath.Join(s.dir, place) }
+func (s *share) pointsDir(place string) string    { return filepath.Join(s.points, place) }
 func guestDir(place string) string                { return filepath.Join(guestShare, place) }
 
 // add makes a container's directory and its mounts. When it fails nothing is
 // left behind.
 func (s *share) add(place string, mounts []virtcontainers.HostMount) (err error) {
-	dir := s.containerDir(place)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(s.pointsDir(place), 0o755); err != nil {
 		return fmt.Errorf("making the container's directory: %w", err)
 	}
 	defer func() {
@@ -67,7 +78,10 @@ func (s *share) add(place string, mounts []virtcontainers.HostMount) (err error)
 	var maps idMaps
 	defer maps.close()
 	for _, m := range mounts {
-		if err := makeMount(m, filepath.Join(dir, m.Target), &maps); err != nil {
+		if err := makeTarget(m, filepath.Join(s.pointsDir(place), m.Target)); err != nil {
+			return err
+		}
+		if err := makeMount(m, filepath.Join(s.containerDir(place), m.Target), &maps); err != nil {
 			return err
 		}
 	}
@@ -76,11 +90,10 @@ func (s *share) add(place string, mounts []virtcontainers.HostMount) (err error)
 
 // drop undoes add. It may be called again.
 func (s *share) drop(place string) error {
-	dir := s.containerDir(place)
-	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
+	if err := mount.UnmountRecursive(s.containerDir(place), unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting the container's files: %w", err)
 	}
-	return removeMountPoints(dir)
+	return removeMountPoints(s.pointsDir(place))
 }
 
 // removeMountPoints removes a container's directory, whose mount points are
@@ -110,9 +123,6 @@ func removeMountPoints(dir string) error {
 }
 
 func makeMount(m virtcontainers.HostMount, target string, maps *idMaps) error {
-	if err := makeTarget(m, target); err != nil {
-		return err
-	}
 	if m.Private || !m.IDs.IsZero() {
 		// A host before Linux 5.12 cannot, and binds as for a mount that is not private.
 		if err := bindPrepared(m, target, maps); !errors.Is(err, unix.ENOSYS) || !m.IDs.IsZero() {

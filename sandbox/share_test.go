@@ -97,6 +97,37 @@ func TestShareExposesWhatIsMountedAndNothingBeside(t *testing.T) {
 	}
 }
 
+// TestMountPointsAreTheHostsAlone does by the share what a guest could do by its daemon.
+func TestMountPointsAreTheHostsAlone(t *testing.T) {
+	s := newTestShare(t)
+	dir, _ := testVolume(t)
+	victim := t.TempDir()
+	if err := s.add("c1", []virtcontainers.HostMount{bind(dir, "mounts/0", false)}); err != nil {
+		t.Fatal(err)
+	}
+	at := func(path string) string { return filepath.Join(s.containerDir("c1"), path) }
+	for what, err := range map[string]error{
+		"make a directory":      os.Mkdir(filepath.Join(s.dir, "c2"), 0o755),
+		"make a link":           os.Symlink(victim, filepath.Join(s.dir, "c2")),
+		"make one beside":       os.Symlink(victim, at("mounts/1")),
+		"move mount points":     os.Rename(at("mounts"), at("elsewhere")),
+		"move the container's":  os.Rename(s.containerDir("c1"), filepath.Join(s.dir, "c2")),
+		"move into what it has": os.Rename(at("mounts"), at("mounts/0/mounts")),
+		"remove":                os.Remove(at("mounts")),
+		"change the mode":       os.Chmod(s.containerDir("c1"), 0o777),
+	} {
+		if err == nil {
+			t.Errorf("a guest can %s", what)
+		}
+	}
+	if err := os.WriteFile(at("mounts/0/new"), nil, 0o644); err != nil {
+		t.Errorf("what is mounted cannot be written to: %v", err)
+	}
+	if err := s.drop("c1"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPrivateBinds mounts below a shared source after it was bound.
 func TestPrivateBinds(t *testing.T) {
 	s := newTestShare(t)
@@ -162,7 +193,7 @@ func TestRemovingMountPointsSparesWhatIsStillMounted(t *testing.T) {
 		if err := s.add("c1", []virtcontainers.HostMount{m}); err != nil {
 			t.Fatal(err)
 		}
-		if err := removeMountPoints(s.containerDir("c1")); err == nil {
+		if err := removeMountPoints(s.pointsDir("c1")); err == nil {
 			t.Errorf("removed %s with its mount", m.Target)
 		}
 		for _, path := range []string{file, empty} {

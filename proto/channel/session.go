@@ -39,7 +39,12 @@ func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
 	if err := greetUntil(ctx, conn, begin); err != nil {
 		return nil, err
 	}
-	mux, err := yamux.Client(joinFrames(conn), config())
+	return hostSession(conn, config())
+}
+
+// hostSession is the host's side of a session that both have begun.
+func hostSession(conn net.Conn, c *yamux.Config) (*Session, error) {
+	mux, err := yamux.Client(joinFrames(conn), c)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -154,14 +155,35 @@ func testBindFile(t *testing.T, c *harness.Cell) {
 	if got, err := os.ReadFile(filepath.Join(host, "one")); err != nil || string(got) != "one\ntwo\n" {
 		t.Errorf("the host reads %q, %v", got, err)
 	}
+	looked := false
 	for _, p := range c.Program("virtiofsd") {
 		if found := findBelow(filepath.Join("/proc", itoa(p.PID), "root"), "sibling-that-nobody-shared"); found != "" {
 			t.Errorf("virtiofsd (%d), and so the guest, can reach %s", p.PID, found)
 		}
+		if dir := filepath.Join("/proc", itoa(p.PID), "root"); checkMountPoints(t, dir, task.Container.ID) {
+			looked = true
+		}
 	}
-	if c.Runtime == harness.RuntimeHyper && len(c.Program("virtiofsd")) == 0 {
+	if c.Runtime == harness.RuntimeHyper && !looked {
 		t.Error("there is no virtiofsd to look into")
 	}
+}
+
+// checkMountPoints checks that a daemon, and so the guest, can make nothing where the host
+// mounts: at the root of what it sees, and in a container's directories. It is false for
+// the half of the daemon that is not in the sandbox.
+func checkMountPoints(t *testing.T, root, container string) bool {
+	t.Helper()
+	mounts, err := filepath.Glob(filepath.Join(root, container+".*", "mounts"))
+	if err != nil || len(mounts) != 1 {
+		return false
+	}
+	for _, dir := range []string{mounts[0], filepath.Dir(mounts[0]), root} {
+		if err := os.Mkdir(filepath.Join(dir, "made-by-the-guest"), 0o755); !errors.Is(err, unix.EROFS) {
+			t.Errorf("making a directory in %s: %v", dir, err)
+		}
+	}
+	return true
 }
 
 // findBelow finds a name below a directory, staying out of /proc.
