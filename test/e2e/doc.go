@@ -2,6 +2,12 @@
 // in real virtual machines, as a user and as an operator would meet them, and
 // what bad input and bad luck do to them.
 //
-// One file is one subject. Every test runs on each containerd with each guest
+// One file is one subject. Every test runs on each containerd and on each guest
 // kernel, and after each of them nothing may be left on the host.
+//
+// Where guests are emulated nearly all of the suite's time is theirs: a machine that
+// boots takes more than twice what one from a template does, and to build a template takes
+// more than to boot. So a test has no more machines than it is about, no template that
+// nobody uses (see withoutTemplates), and what its guests compute is cheap (see package
+// pattern).
 package e2e
