@@ -5,4 +5,10 @@
 // One file is one subject. Every test runs on each containerd and with each guest
 // kernel, in as few pairs as that takes, and after each of them nothing may be left on
 // the host.
+//
+// Where guests are emulated nearly all of the suite's time is theirs: a machine that
+// boots takes more than twice what one from a template does, and to build a template takes
+// more than to boot. So a test has no more machines than it is about, no template that
+// nobody uses (see withoutTemplates), and what its guests compute is cheap (see package
+// pattern).
 package e2e

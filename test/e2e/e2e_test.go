@@ -162,3 +162,25 @@ func subjects(tests []test) [][]test {
 	}
 	return list
 }
+
+func TestSubjectsHaveEveryTestOnce(t *testing.T) {
+	left := map[string]bool{}
+	for _, test := range suite() {
+		if left[test.name] {
+			t.Errorf("there are two tests %q", test.name)
+		}
+		left[test.name] = true
+	}
+	for _, subject := range subjects(suite()) {
+		first, _, _ := strings.Cut(subject[0].name, "/")
+		for _, test := range subject {
+			if name, _, _ := strings.Cut(test.name, "/"); name != first || !left[test.name] {
+				t.Errorf("%q is among the tests of %q, or was already", test.name, first)
+			}
+			delete(left, test.name)
+		}
+	}
+	if len(left) > 0 {
+		t.Errorf("in no subject are %v", left)
+	}
+}

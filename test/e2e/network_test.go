@@ -224,12 +224,15 @@ func interfaceMetrics(t *testing.T, task *harness.Task, name string) *stats.Netw
 
 // testTransfer sends through a card in each direction, and compares checksums.
 func testTransfer(t *testing.T, c *harness.Cell) {
+	const size = 32 << 20
 	outside, ns := given(t)
-	task := c.Container(t, inNetwork(ns), harness.Sh("nc -ll -p 7001 -e sha256sum & nc -ll -p 7002 -e cat /tmp/data & head -c 33554432 /dev/urandom >/tmp/data; sha256sum </tmp/data; exec sleep 100000"),
+	const listen = "nc -ll -p 7001 -e sha256sum & nc -ll -p 7002 -e cat /tmp/data & " +
+		"for port in 1B59 1B5A; do until cat /proc/net/tcp /proc/net/tcp6 | grep -q :$port; do sleep 0.1; done; done; "
+	task := c.Container(t, inNetwork(ns), harness.Sh("probe write "+itoa(size)+" 0 >/tmp/data; "+listen+"echo ready; exec sleep 100000"),
 		harness.Mount("tmpfs", "tmpfs", "/tmp", "size=64m")).Create(t, harness.IO{})
 	task.Start(t)
-	task.Expect(t, "-\n")
-	sum := strings.Fields(task.Output())[0]
+	task.Expect(t, "ready\n")
+	sum := patternSum(size)
 
 	conn, err := outside.Dial("tcp", "10.99.0.2:7002", 10*time.Second)
 	if err != nil {

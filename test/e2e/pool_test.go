@@ -18,11 +18,14 @@ import (
 )
 
 // withPool gives the test a pool, in which one may wait, and ends who waits when it has
-// ended.
+// ended. The tests of the pool have templates in common, and with no other lane: so that
+// who has one built is among the cell's builders.
 func withPool(t *testing.T, c *harness.Cell, idleSeconds int) {
 	t.Helper()
+	awaitBuilders(t, c)
 	rootfsBy(t, c, "disk") // from the first container on
-	c.DropInFor(t, "50-pool.toml", fmt.Sprintf("[template]\nenable = true\n[pool]\nenable = true\nmax = 1\nidle_seconds = %d\n", idleSeconds))
+	c.DropInFor(t, "50-pool.toml", fmt.Sprintf("[template]\nenable = true\ndirectory = %q\n[pool]\nenable = true\nmax = 1\nidle_seconds = %d\n",
+		filepath.Join(c.Dir, "pool-templates"), idleSeconds))
 	t.Cleanup(func() {
 		harness.Eventually(t, harness.Soon, func() error {
 			left := parked(c)

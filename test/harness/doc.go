@@ -7,8 +7,9 @@
 // The system's daemons and their files are never touched, and processes are
 // ended only if they are descendants of this one.
 //
-// A cell has templates of its own, or with $HYPER_TEST_TEMPLATES=off none. What builds
-// them outlives the container that wanted one, and is not taken for a leak.
+// A cell has templates of its own or in common with others, or with
+// $HYPER_TEST_TEMPLATES=off none. What builds them outlives the container that wanted
+// one, and is not taken for a leak.
 //
 // This process becomes the reaper of its orphaned descendants (see prctl(2),
 // PR_SET_CHILD_SUBREAPER), so that a shim that has left its parent, and all that
