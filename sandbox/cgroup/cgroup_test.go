@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -98,7 +99,7 @@ func join(path string) int {
 	var b [1]byte
 	os.Stdin.Read(b[:])
 	if err == nil {
-		err = g.Remove()
+		err = g.Remove(context.Background())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -146,6 +147,14 @@ func TestJoinAndLeave(t *testing.T) {
 			t.Errorf("in %s are %q, %v", h.mount, procs, err)
 		}
 	}
+	if err := g.Vacate(); err != nil {
+		t.Error(err)
+	}
+	for _, h := range g.hierarchies {
+		if procs, err := os.ReadFile(filepath.Join(h.dir(path), "cgroup.procs")); err != nil || len(procs) > 0 {
+			t.Errorf("in %s are %q when it is vacated, %v", h.mount, procs, err)
+		}
+	}
 	stdin.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
@@ -155,7 +164,7 @@ func TestJoinAndLeave(t *testing.T) {
 			t.Errorf("%s is left (%v)", h.dir(path), err)
 		}
 	}
-	if err := g.Remove(); err != nil {
+	if err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -187,7 +196,7 @@ func TestRemoveWaits(t *testing.T) {
 			os.Remove(filepath.Join(h.dir(path), "below"))
 		}
 	})
-	if err := g.Remove(); err != nil {
+	if err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
 	for _, h := range g.hierarchies {
