@@ -234,6 +234,17 @@ func (g *guest) joinCgroup() error {
 	return g.limitHost(min(g.size.VCPUs, g.mostCPUs))
 }
 
+// vacateCgroup has the pod's cgroup be removed when the pod ends, however long it takes
+// the pod's processes to die.
+func (g *guest) vacateCgroup() {
+	if g.cgroup == nil {
+		return
+	}
+	if err := g.cgroup.Vacate(); err != nil {
+		g.sandbox.log.WithError(err).Warn("ending the machine")
+	}
+}
+
 // lastWords is how long a machine that dies may take until it is known why: its
 // channel breaks a moment before.
 const lastWords = 200 * time.Millisecond
@@ -398,6 +409,7 @@ func (g *guest) end(ctx context.Context) error {
 	select {
 	case <-g.started:
 		if g.machine != nil {
+			g.vacateCgroup()
 			if err := g.machine.Kill(ctx); err != nil {
 				return err
 			}

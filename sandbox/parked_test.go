@@ -36,13 +36,14 @@ func TestWantsOf(t *testing.T) {
 		"a bind": {spec: func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: "/x", Destination: "/x"})
 		}},
-		"a hook":              {spec: func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x"}}} }},
-		"a pod":               {spec: func(s *specs.Spec) { s.Annotations = map[string]string{"io.kubernetes.cri.container-type": "sandbox"} }},
-		"a user namespace":    {spec: func(s *specs.Spec) { s.Linux.Namespaces[0].Type = specs.UserNamespace }},
-		"no linux":            {spec: func(s *specs.Spec) { s.Linux = nil }},
-		"no templates":        {config: func(c *config.Config) { c.Template.Enable = false }},
-		"a microvm":           {config: func(c *config.Config) { c.QEMU.Machine = config.MachineMicroVM }},
-		"always by the share": {config: func(c *config.Config) { c.Rootfs.By = config.RootfsShare }},
+		"a hook":                   {spec: func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/x"}}} }},
+		"a pod":                    {spec: func(s *specs.Spec) { s.Annotations = map[string]string{"io.kubernetes.cri.container-type": "sandbox"} }},
+		"a user namespace":         {spec: func(s *specs.Spec) { s.Linux.Namespaces[0].Type = specs.UserNamespace }},
+		"a pod of the sandbox API": {spec: func(s *specs.Spec) { s.Process = nil }},
+		"no linux":                 {spec: func(s *specs.Spec) { s.Linux = nil }},
+		"no templates":             {config: func(c *config.Config) { c.Template.Enable = false }},
+		"a microvm":                {config: func(c *config.Config) { c.QEMU.Machine = config.MachineMicroVM }},
+		"always by the share":      {config: func(c *config.Config) { c.Rootfs.By = config.RootfsShare }},
 	} {
 		conf, spec := config.Default(), rehearsal.Spec()
 		conf.Sandbox.MaxMemoryMiB = 4096

@@ -186,7 +186,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		c.afterDelete(ctx)
 	}
 	if g != nil && g.cgroup != nil {
-		if err := g.cgroup.Remove(); err != nil {
+		if err := g.cgroup.Remove(ctx); err != nil {
 			s.log.WithError(err).Error("stopping a sandbox")
 		}
 	}

@@ -23,12 +23,12 @@ func (z sizing) machineOf() Wants {
 // WantsOf tells what machine the first container of a bundle will want, as far as that
 // can be known before its root filesystem is. It is false where only a machine that is
 // made for the container will do: one in a network namespace that is given, or with a
-// share of files.
+// share of files; and of a bundle of no container, but of a pod of the sandbox API.
 func WantsOf(c *config.Config, spec *specs.Spec) (Wants, bool) {
 	switch {
 	case !c.Template.Enable || c.QEMU.Machine != config.MachineQ35 || c.Rootfs.By == config.RootfsShare:
 		return Wants{}, false
-	case spec.Linux == nil || virtcontainers.RoleOf(spec.Annotations) != virtcontainers.Alone:
+	case spec.Process == nil || spec.Linux == nil || virtcontainers.RoleOf(spec.Annotations) != virtcontainers.Alone:
 		return Wants{}, false
 	case virtcontainers.PodOf(spec).NetNS != "" || hasUserNamespace(spec) || hasHostHooks(spec):
 		return Wants{}, false

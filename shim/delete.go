@@ -151,31 +151,35 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 	if server != nil {
 		hs = append(hs, server)
 	}
-	ctx, cancel := context.WithTimeout(ctx, dyingTimeout)
+	group, gerr := groupOfSandbox(d)
+	if group != nil {
+		gerr = group.Vacate()
+	}
+	err = errors.Join(err, gerr)
+	dying, cancel := context.WithTimeout(ctx, dyingTimeout)
 	defer cancel()
-	if kerr := record.KillAll(ctx, hs); errors.Is(kerr, os.ErrDeadlineExceeded) {
+	if kerr := record.KillAll(dying, hs); errors.Is(kerr, os.ErrDeadlineExceeded) {
 		// No process survives it. containerd logs this as a warning.
 		fmt.Fprintf(os.Stderr, "killed, and not gone yet: %s\n", kerr)
 	} else {
 		err = errors.Join(err, kerr)
 	}
-	return errors.Join(err, removeCgroup(d), d.remove())
+	if group != nil {
+		err = errors.Join(err, group.Remove(ctx))
+	}
+	return errors.Join(err, d.remove())
 }
 
-// removeCgroup removes the cgroup of a sandbox whose processes are gone.
-func removeCgroup(d runDir) error {
+// groupOfSandbox is the cgroup of a sandbox, or nil.
+func groupOfSandbox(d runDir) (*cgroup.Group, error) {
 	path, err := os.ReadFile(filepath.Join(d.sandbox(), sandbox.CgroupFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("find the pod's cgroup: %w", err)
+		return nil, fmt.Errorf("find the pod's cgroup: %w", err)
 	}
-	group, err := cgroup.New(string(path))
-	if err != nil {
-		return err
-	}
-	return group.Remove()
+	return cgroup.New(string(path))
 }
 
 // askServer has a server that answers remove the task, and end if that was its

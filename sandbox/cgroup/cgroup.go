@@ -10,6 +10,7 @@ package cgroup
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -102,7 +103,7 @@ func expandSlice(slice string) (string, error) {
 func (g *Group) Join() error {
 	for _, h := range g.hierarchies {
 		if err := h.join(g.path, os.Getpid()); err != nil {
-			return fmt.Errorf("joining the pod's cgroup: %w", errors.Join(err, g.Remove()))
+			return fmt.Errorf("joining the pod's cgroup: %w", errors.Join(err, g.Remove(context.Background())))
 		}
 	}
 	return nil
@@ -119,14 +120,28 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Remove moves whoever is still in the group, be it the calling process or one
-// that it has started, to where New found the caller, and removes the group. It
-// may be called again.
-func (g *Group) Remove() error {
+// Vacate moves whoever is in the group to where New found the caller. Who is going to be
+// killed is to leave it before: a process that dies can not, and for as long as that
+// takes, which may be until the host's disk has taken what was mounted for it, the group
+// stays.
+func (g *Group) Vacate() error {
 	var errs []error
-	until := time.Now().Add(removeTime)
 	for _, h := range g.hierarchies {
-		if err := h.remove(g.path, until); err != nil {
+		if _, err := h.empty(g.path); err != nil {
+			errs = append(errs, fmt.Errorf("emptying the pod's cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove is Vacate, and removes the group. It waits some seconds, and not longer than
+// ctx, for who dies in it. It may be called again.
+func (g *Group) Remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTime)
+	defer cancel()
+	var errs []error
+	for _, h := range g.hierarchies {
+		if err := h.remove(ctx, g.path); err != nil {
 			errs = append(errs, fmt.Errorf("removing the pod's cgroup: %w", err))
 		}
 	}
@@ -167,7 +182,7 @@ func (h hierarchy) join(name string, pid int) error {
 // remove empties a group and removes it. What was killed may take a moment to leave it,
 // during which it can neither be moved nor is the group empty: version 1 has no event
 // for the end of that.
-func (h hierarchy) remove(name string, until time.Time) error {
+func (h hierarchy) remove(ctx context.Context, name string) error {
 	for {
 		gone, err := h.empty(name)
 		if gone || err != nil {
@@ -177,10 +192,13 @@ func (h hierarchy) remove(name string, until time.Time) error {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(until) {
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
 			return &fs.PathError{Op: "rmdir", Path: h.dir(name), Err: err}
 		}
-		time.Sleep(removeInterval)
+		select {
+		case <-time.After(removeInterval):
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -99,7 +100,7 @@ func join(path string) int {
 	var b [1]byte
 	os.Stdin.Read(b[:])
 	if err == nil {
-		err = g.Remove()
+		err = g.Remove(context.Background())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -150,6 +151,14 @@ func TestJoinAndLeave(t *testing.T) {
 			checkDelegated(t, h, path)
 		}
 	}
+	if err := g.Vacate(); err != nil {
+		t.Error(err)
+	}
+	for _, h := range g.hierarchies {
+		if procs, err := os.ReadFile(filepath.Join(h.dir(path), "cgroup.procs")); err != nil || len(procs) > 0 {
+			t.Errorf("in %s are %q when it is vacated, %v", h.mount, procs, err)
+		}
+	}
 	stdin.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
@@ -159,7 +168,7 @@ func TestJoinAndLeave(t *testing.T) {
 			t.Errorf("%s is left (%v)", h.dir(path), err)
 		}
 	}
-	if err := g.Remove(); err != nil {
+	if err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -203,7 +212,7 @@ func TestRemoveWaits(t *testing.T) {
 			os.Remove(filepath.Join(h.dir(path), "below"))
 		}
 	})
-	if err := g.Remove(); err != nil {
+	if err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
 	for _, h := range g.hierarchies {

@@ -1,55 +1,16 @@
 package cri
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/test/harness"
 )
 
-// namespaceVariable says, in the environment, that this process has its network
-// namespace already.
-const namespaceVariable = "HYPER_TEST_NETNS"
-
-func TestMain(m *testing.M) {
-	if os.Geteuid() == 0 {
-		if err := ownNetwork(); err != nil {
-			fmt.Fprintln(os.Stderr, "giving the tests a network namespace of their own:", err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
-
-// ownNetwork begins this process anew in a network namespace of its own: a
-// namespace belongs to a thread, and only exec makes one thread the process.
-func ownNetwork() error {
-	if os.Getenv(namespaceVariable) != "" {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return fmt.Errorf("looking for the loopback: %w", err)
-		}
-		return netlink.LinkSetUp(lo)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
-	return unix.Exec(self, os.Args, append(os.Environ(), namespaceVariable+"=1"))
-}
-
-// TestCRI runs the suite in one cell for each variant.
+// TestCRI runs the suite in one cell for each variant. As many run at the same time as
+// there are processors (go test's -parallel); the tests of one run one after the other.
 func TestCRI(t *testing.T) {
 	const plugins = "/usr/lib/cni"
 	if _, err := os.Stat(filepath.Join(plugins, "bridge")); err != nil {
@@ -62,8 +23,11 @@ func TestCRI(t *testing.T) {
 		if o.Runtime == harness.RuntimeHyper {
 			o.Kernel = o.Parts.Kernels[0]
 		}
-		// One after the other: they share the node's network.
-		t.Run(filepath.Base(o.Containerd)+"+"+o.CRI.Sandboxer, func(t *testing.T) { runCell(t, o) })
+		t.Run(filepath.Base(o.Containerd)+"+"+o.CRI.Sandboxer, func(t *testing.T) {
+			t.Parallel()
+			o.Host = harness.NewNetworkHost(t)
+			runCell(t, o)
+		})
 	}
 }
 
@@ -92,6 +56,9 @@ func runCell(t *testing.T, o harness.CellOptions) {
 			}
 			if test.new && strings.HasPrefix(n.cell.Version, "1.") {
 				t.Skip("containerd 1 cannot do it with any runtime")
+			}
+			if test.shares {
+				n.lend(t)
 			}
 			n.checkLeaks(t)
 			n.cell.LogFailure(t)

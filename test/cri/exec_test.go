@@ -14,7 +14,7 @@ import (
 
 // testExecSync runs commands to their end.
 func testExecSync(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t)
+	c := n.shared(t).sleeper(t)
 	r, err := c.tryExec(t, patience/2, "sh", "-c", "echo out; echo err >&2; exit 3")
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func testExecSync(t *testing.T, n *node) {
 
 // testExecTimeout runs a command that takes too long: it is killed.
 func testExecTimeout(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t)
+	c := n.shared(t).sleeper(t)
 	begin := time.Now()
 	r, err := c.tryExec(t, time.Second, "sleep", "4321")
 	if err == nil || !strings.Contains(err.Error(), "timeout") {
@@ -65,13 +65,13 @@ func (c *container) execURL(t *testing.T, s streamed, args ...string) string {
 // execStreams runs a command with streams.
 func (c *container) execStreams(t *testing.T, s streamed, args ...string) *command {
 	t.Helper()
-	return attachTo(t, c.execURL(t, s, args...), s)
+	return c.pod.node.attachTo(t, c.execURL(t, s, args...), s)
 }
 
 // testExecStreams has a command with all three streams: the end of stdin gets
 // through, and so does every byte.
 func testExecStreams(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t)
+	c := n.shared(t).sleeper(t)
 	e := c.execStreams(t, streamed{stdin: true, stdout: true, stderr: true}, "sh", "-c", "sha256sum; echo done >&2; exit 5")
 	const size = 4 << 20
 	sum := sha256.New()
@@ -110,7 +110,7 @@ func (endless) Read(p []byte) (int, error) {
 
 // testExecTerminal talks to a shell at a terminal.
 func testExecTerminal(t *testing.T, n *node) {
-	e := n.pod(t, nil).sleeper(t).execStreams(t, streamed{stdin: true, stdout: true, tty: true}, "sh")
+	e := n.shared(t).sleeper(t).execStreams(t, streamed{stdin: true, stdout: true, tty: true}, "sh")
 	e.setSize(t, 123, 45)
 	out := bufio.NewReader(e.stdout)
 	// The size is told by a stream of its own, which may be slower.
@@ -132,13 +132,13 @@ func (c *container) attach(t *testing.T, s streamed) *command {
 	if err != nil {
 		t.Fatalf("asking for a container's streams: %v", err)
 	}
-	return attachTo(t, r.Url, s)
+	return c.pod.node.attachTo(t, r.Url, s)
 }
 
 // testAttach writes to a container and reads it, twice, and ends it by the end of
 // its stdin.
 func testAttach(t *testing.T, n *node) {
-	c := n.pod(t, nil).run(t, []string{"sh", "-c", "while read line; do echo got $line; done; exit 4"}, func(c *runtimeapi.ContainerConfig) {
+	c := n.shared(t).run(t, []string{"sh", "-c", "while read line; do echo got $line; done; exit 4"}, func(c *runtimeapi.ContainerConfig) {
 		c.Stdin, c.StdinOnce = true, false
 	})
 	for i := range 2 {
@@ -154,7 +154,7 @@ func testAttach(t *testing.T, n *node) {
 
 // testAttachOnce ends a container by the end of its stdin, which it has once.
 func testAttachOnce(t *testing.T, n *node) {
-	c := n.pod(t, nil).run(t, []string{"sh", "-c", "cat; exit 4"}, func(c *runtimeapi.ContainerConfig) {
+	c := n.shared(t).run(t, []string{"sh", "-c", "cat; exit 4"}, func(c *runtimeapi.ContainerConfig) {
 		c.Stdin, c.StdinOnce = true, true
 	})
 	a := c.attach(t, streamed{stdin: true, stdout: true, stderr: true})
@@ -170,7 +170,7 @@ func testAttachOnce(t *testing.T, n *node) {
 
 // testAttachTerminal attaches to a container with a terminal.
 func testAttachTerminal(t *testing.T, n *node) {
-	c := n.pod(t, nil).run(t, []string{"sh"}, func(c *runtimeapi.ContainerConfig) {
+	c := n.shared(t).run(t, []string{"sh"}, func(c *runtimeapi.ContainerConfig) {
 		c.Stdin, c.Tty = true, true
 	})
 	a := c.attach(t, streamed{stdin: true, stdout: true, tty: true})

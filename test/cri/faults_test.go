@@ -12,16 +12,20 @@ import (
 	"github.com/hyperhq/hyper/test/harness"
 )
 
-// testKilled kills the processes of a pod with five containers: all of them are
+// testKilled kills the processes of a pod with containers: all of them are
 // reported as ended, the pod is not ready, and its removal leaves nothing.
 func testKilled(t *testing.T, n *node) {
 	const shim = "containerd-shim-hyper"
-	for _, program := range []string{"qemu-system", "virtiofsd", shim} {
+	for _, test := range []struct {
+		program    string
+		containers int
+	}{{"qemu-system", 5}, {"virtiofsd", 2}, {shim, 2}} {
+		program := test.program
 		t.Run(program, func(t *testing.T) {
 			n.checkLeaks(t)
 			p := n.pod(t, nil)
 			var all []*container
-			for range 5 {
+			for range test.containers {
 				all = append(all, p.sleeper(t))
 			}
 			found := n.cell.Program(program)
@@ -56,7 +60,7 @@ func testKilled(t *testing.T, n *node) {
 // testFlood has a container that writes without pause, and a neighbour of it that
 // answers none the less.
 func testFlood(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	// A megabyte at a time: the log is kept on the disk.
 	flood := p.run(t, []string{"sh", "-c", "while probe write 1000000 0; do sleep 0.05; done"})
 	neighbour := p.sleeper(t)

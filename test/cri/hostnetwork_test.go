@@ -3,7 +3,6 @@ package cri
 import (
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -39,10 +38,13 @@ func testHostNetwork(t *testing.T, n *node) {
 	if _, err := exec.LookPath("pasta"); err != nil && n.cell.Runtime == harness.RuntimeHyper {
 		t.Skip("no pasta: install passt (`make setup`):", err)
 	}
-	harness.NewOutside(t, harness.OpenNetNS(t, os.Getpid()))
-	for _, address := range []string{"127.0.0.1", "::1"} {
-		harness.AnswerHTTP(t, net.JoinHostPort(address, "7002"), "the node's loopback")
-	}
+	harness.NewOutside(t, n.network)
+	n.in(t, func() error {
+		for _, address := range []string{"127.0.0.1", "::1"} {
+			harness.AnswerHTTP(t, net.JoinHostPort(address, "7002"), "the node's loopback")
+		}
+		return nil
+	})
 
 	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
 		c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE

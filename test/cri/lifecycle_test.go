@@ -42,9 +42,25 @@ func testPodStatus(t *testing.T, n *node) {
 	}
 }
 
+// testPodConfiguration tells every container the pod's name and its resolver's
+// configuration, and sets some of the pod's own sysctls.
+func testPodConfiguration(t *testing.T, n *node) {
+	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
+		c.Hostname = "a-name"
+		c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.ipv4.ip_local_port_range": "20000\t30000"}
+		c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"test.example"}, Options: []string{"ndots:3"}}
+	})
+	for range 2 {
+		got := p.sleeper(t).sh(t, "hostname; cat /etc/hostname /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range /etc/resolv.conf")
+		if want := "a-name\na-name\n1\n20000\t30000\nsearch test.example\nnameserver 192.0.2.53\noptions ndots:3"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // testContainerStatus follows a container through its life.
 func testContainerStatus(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c := p.create(t, []string{"sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"})
 	if s := c.status(t); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
 		t.Errorf("it was created and is %v", s.State)
@@ -71,7 +87,7 @@ func testContainerStatus(t *testing.T, n *node) {
 
 // testGrace stops a container that does not want to.
 func testGrace(t *testing.T, n *node) {
-	c := n.pod(t, nil).run(t, []string{"sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"})
+	c := n.shared(t).run(t, []string{"sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"})
 	c.await(t, "ready")
 	begin := time.Now()
 	c.stop(t, 2*time.Second)
@@ -85,7 +101,7 @@ func testGrace(t *testing.T, n *node) {
 
 // testStartFails asks for a program that is not there.
 func testStartFails(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	neighbour := p.sleeper(t)
 	c, err := p.tryCreate(t, []string{"no-such-command"})
 	if err == nil {
@@ -101,7 +117,7 @@ func testStartFails(t *testing.T, n *node) {
 
 // testRestart replaces a container while its neighbour runs.
 func testRestart(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	neighbour := p.sleeper(t)
 	for i := range 3 {
 		c := p.run(t, []string{"sh", "-c", fmt.Sprintf("exit %d", i)}, func(c *runtimeapi.ContainerConfig) {
@@ -131,8 +147,13 @@ func testTwenty(t *testing.T, n *node) {
 		all = append(all, p.sleeper(t))
 	}
 	for i, c := range all {
-		if got := c.exec(t, "echo", fmt.Sprint(i)); got != fmt.Sprint(i) {
-			t.Errorf("container %d says %q", i, got)
+		if s := c.status(t); s.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("container %d is %v", i, s.State)
+		}
+	}
+	for _, c := range []*container{all[0], all[len(all)-1]} {
+		if got := c.exec(t, "echo", c.id); got != c.id {
+			t.Errorf("container %s says %q", c.id, got)
 		}
 	}
 	if n.cell.Handler() == "hyper" {

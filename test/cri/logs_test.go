@@ -45,7 +45,7 @@ func parseLog(t *testing.T, data []byte) []entry {
 // testLogs reads what a container wrote to both streams.
 func testLogs(t *testing.T, n *node) {
 	begin := time.Now()
-	c := n.pod(t, nil).run(t, []string{"sh", "-c", "echo out; echo err >&2; head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished"})
+	c := n.shared(t).run(t, []string{"sh", "-c", "echo out; echo err >&2; head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished"})
 	c.exit(t)
 	data, err := os.ReadFile(c.log)
 	if err != nil {
@@ -71,7 +71,7 @@ func testLogs(t *testing.T, n *node) {
 // does: what comes later is in a new file, and nothing is lost.
 func testLogRotation(t *testing.T, n *node) {
 	const lines = 100
-	c := n.pod(t, nil).run(t, []string{"probe", "trickle", fmt.Sprint(lines), "20"})
+	c := n.shared(t).run(t, []string{"probe", "trickle", fmt.Sprint(lines), "20"})
 	harness.Eventually(t, patience, func() error {
 		if data, err := os.ReadFile(c.log); err != nil || len(data) == 0 {
 			return fmt.Errorf("nothing is in the log: %v", err)

@@ -14,7 +14,7 @@ func podPID(c *runtimeapi.PodSandboxConfig) {
 
 // testPrivatePID has containers that do not see each other's processes.
 func testPrivatePID(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	p.run(t, []string{"sleep", "4711"})
 	c := p.sleeper(t)
 	if got := c.exec(t, "readlink", "/proc/1/exe"); got != "/bin/probe" {
@@ -53,7 +53,7 @@ func testSharedPID(t *testing.T, n *node) {
 // testSharedIPC has one /dev/shm and the same System V segments in all containers
 // of a pod, and others in another.
 func testSharedIPC(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	a, b := p.sleeper(t), p.sleeper(t)
 	a.sh(t, "echo from a > /dev/shm/file; probe shm 77 also from a")
 	if got := b.sh(t, "cat /dev/shm/file; probe shm 77"); got != "from a\nalso from a" {
@@ -61,26 +61,6 @@ func testSharedIPC(t *testing.T, n *node) {
 	}
 	if got := n.pod(t, nil).sleeper(t).sh(t, "ls /dev/shm; probe shm 77 2>&1 || true"); !strings.Contains(got, "no such file") {
 		t.Errorf("another pod sees %q", got)
-	}
-}
-
-// testHostname tells every container the pod's name.
-func testHostname(t *testing.T, n *node) {
-	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) { c.Hostname = "a-name" })
-	for range 2 {
-		if got := p.sleeper(t).sh(t, "hostname; cat /etc/hostname"); got != "a-name\na-name" {
-			t.Errorf("its name is %q", got)
-		}
-	}
-}
-
-// testSysctls sets some of the pod's own.
-func testSysctls(t *testing.T, n *node) {
-	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
-		c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.ipv4.ip_local_port_range": "20000\t30000"}
-	})
-	if got := p.sleeper(t).sh(t, "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range"); got != "1\n20000\t30000" {
-		t.Errorf("they are %q", got)
 	}
 }
 

@@ -31,10 +31,10 @@ func (c *container) ask(t *testing.T, address, text string) string {
 	return c.sh(t, fmt.Sprintf("echo %s | probe dial %s", text, address))
 }
 
-// askFromNode is ask from the node's own network.
-func askFromNode(t *testing.T, address, text string) string {
+// ask is container.ask from the node's own network.
+func (n *node) ask(t *testing.T, address, text string) string {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	conn, err := n.network.Dial("tcp", address, 10*time.Second)
 	if err != nil {
 		t.Fatalf("connecting to %s: %v", address, err)
 	}
@@ -51,7 +51,7 @@ func askFromNode(t *testing.T, address, text string) string {
 
 // testPodToPod has two pods talk by both families.
 func testPodToPod(t *testing.T, n *node) {
-	server, client := n.pod(t, nil), n.pod(t, nil)
+	server, client := n.pod(t, nil), n.shared(t)
 	server.serve(t, ":7000", "hello")
 	c := client.sleeper(t)
 	ip4, ip6 := server.addresses(t)
@@ -65,20 +65,21 @@ func testPodToPod(t *testing.T, n *node) {
 
 // testNodeAndPod has a pod and the node talk, both ways, by both families.
 func testNodeAndPod(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	p.serve(t, ":7000", "hello")
 	ip4, ip6 := p.addresses(t)
 	for _, ip := range []string{ip4, ip6} {
-		if got := askFromNode(t, net.JoinHostPort(ip, "7000"), "text"); got != "hello\ntext" {
+		if got := n.ask(t, net.JoinHostPort(ip, "7000"), "text"); got != "hello\ntext" {
 			t.Errorf("%s answers %q", ip, got)
 		}
 	}
 	c := p.sleeper(t)
 	for _, ip := range []string{harness.PodGateway4, harness.PodGateway6} {
-		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		var l net.Listener
+		n.in(t, func() (err error) {
+			l, err = net.Listen("tcp", net.JoinHostPort(ip, "0"))
+			return err
+		})
 		defer l.Close()
 		go func() { // ends with the listener
 			for {
@@ -99,7 +100,7 @@ func testNodeAndPod(t *testing.T, n *node) {
 
 // testContainersShareNetwork has a container that reaches another by loopback.
 func testContainersShareNetwork(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	p.serve(t, "127.0.0.1:7000", "hello")
 	if got := p.sleeper(t).ask(t, "127.0.0.1:7000", "text"); got != "hello\ntext" {
 		t.Errorf("got %q", got)
@@ -108,7 +109,7 @@ func testContainersShareNetwork(t *testing.T, n *node) {
 
 // testInterface looks at what the pod has got: name, addresses, MTU, routes.
 func testInterface(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c := p.sleeper(t)
 	ip4, ip6 := p.addresses(t)
 	addresses := c.exec(t, "ip", "address", "show", "dev", "eth0")
@@ -133,25 +134,15 @@ func testHostPort(t *testing.T, n *node) {
 		c.PortMappings = []*runtimeapi.PortMapping{{Protocol: runtimeapi.Protocol_TCP, ContainerPort: 7000, HostPort: 17000}}
 	})
 	p.serve(t, ":7000", "hello")
-	other := n.pod(t, nil).sleeper(t)
+	other := n.shared(t).sleeper(t)
 	for _, gateway := range []string{harness.PodGateway4, harness.PodGateway6} {
 		address := net.JoinHostPort(gateway, "17000")
-		if got := askFromNode(t, address, "text"); got != "hello\ntext" {
+		if got := n.ask(t, address, "text"); got != "hello\ntext" {
 			t.Errorf("%s answers %q", address, got)
 		}
 		if got := other.ask(t, address, "text"); got != "hello\ntext" {
 			t.Errorf("asked by another pod %s answers %q", address, got)
 		}
-	}
-}
-
-// testDNS gives the pod a resolver's configuration.
-func testDNS(t *testing.T, n *node) {
-	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
-		c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"test.example"}, Options: []string{"ndots:3"}}
-	})
-	if got := p.sleeper(t).exec(t, "cat", "/etc/resolv.conf"); got != "search test.example\nnameserver 192.0.2.53\noptions ndots:3" {
-		t.Errorf("resolv.conf is %q", got)
 	}
 }
 
@@ -168,10 +159,10 @@ func (p *pod) forwardURL(t *testing.T) string {
 // testPortForward reaches what listens on the pod's loopback only, as kubectl
 // port-forward does.
 func testPortForward(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	for i, address := range []string{"127.0.0.1:7000", ":7001"} {
 		p.serve(t, address, "hello")
-		data, failure := forward(t, p.forwardURL(t), 7000+i)
+		data, failure := n.forward(t, p.forwardURL(t), 7000+i)
 		fmt.Fprintln(data, "text")
 		data.Close() // the end of what is sent
 		if got := readAll(t, data); got != "hello\ntext\n" {
@@ -183,7 +174,7 @@ func testPortForward(t *testing.T, n *node) {
 	}
 	// Nobody listens there. The way into a virtual machine has taken the
 	// connection before it knows, and breaks it.
-	data, failure := forward(t, p.forwardURL(t), 7002)
+	data, failure := n.forward(t, p.forwardURL(t), 7002)
 	defer data.Close()
 	if got := readAll(t, failure); !strings.Contains(got, "refused") && !strings.Contains(got, "reset") {
 		t.Errorf("a port without a server: %q", got)
@@ -193,7 +184,7 @@ func testPortForward(t *testing.T, n *node) {
 // testPodLoopback reaches the pod's loopback from the node's side of the pod's
 // network namespace, as agents of a node do.
 func testPodLoopback(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	p.serve(t, "127.0.0.1:7000", "hello")
 	ns := p.namespace(t)
 	if got := strings.TrimSpace(n.command(t, "nsenter", "--net="+ns, "busybox", "sh", "-c", "echo text | busybox nc -w 10 127.0.0.1 7000")); got != "hello\ntext" {
@@ -237,7 +228,7 @@ func hasAddress(namespace, ip string) bool {
 // testNetworkNamespace looks at the pod's namespace on the node: it has the
 // interface that CNI made there, and is gone with the pod.
 func testNetworkNamespace(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	path := p.namespace(t)
 	ns, err := netns.GetFromPath(path)
 	if err != nil {

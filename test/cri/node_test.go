@@ -1,8 +1,8 @@
 package cri
 
 import (
+	"context"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -23,10 +23,14 @@ const patience = 60 * time.Second
 
 // node is a machine that a kubelet could use: containerd with CRI and a network.
 type node struct {
+	t       *testing.T // of the whole suite on this node
 	cell    *harness.Cell
+	network *harness.NetNS
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
-	pods    int // made until now
+	pods    int  // made until now
+	lent    *pod // to tests that share one, or nil
+	podDirs string
 }
 
 // newNode starts a containerd that is ended with the test.
@@ -51,8 +55,9 @@ func newNode(t *testing.T, o harness.CellOptions) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	n := &node{cell: c, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}
+	n := &node{t: t, cell: c, network: o.Host.NetNS, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}
 	n.awaitImages(t)
+	n.makePodDirs(t)
 	n.makeBridge(t)
 	return n
 }
@@ -112,11 +117,19 @@ func (n *node) filterRules(t *testing.T) []string {
 	return rules
 }
 
+// in runs a function in the node's network namespace.
+func (n *node) in(t *testing.T, do func() error) {
+	t.Helper()
+	if err := n.network.Do(do); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // command runs a program in the node's network namespace.
 func (n *node) command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	var out strings.Builder
-	cmd := exec.Command(name, args...)
+	cmd := n.cell.Command(context.Background(), name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := n.cell.RunCommand(cmd); err != nil {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out.String())

@@ -73,12 +73,16 @@ func (n *node) tryPod(t *testing.T, edit func(*runtimeapi.PodSandboxConfig)) (*p
 
 // tellLogs shows a person what the pod's containers have written.
 func (p *pod) tellLogs(t *testing.T) {
-	const limit = 2 << 10
 	files, _ := filepath.Glob(filepath.Join(p.config.LogDirectory, "*.log"))
 	for _, file := range files {
-		data, err := os.ReadFile(file)
-		t.Logf("%s of %s (%v):\n%s", filepath.Base(file), p.config.Metadata.Name, err, data[max(0, len(data)-limit):])
+		p.tellLog(t, file)
 	}
+}
+
+func (p *pod) tellLog(t *testing.T, file string) {
+	const limit = 2 << 10
+	data, err := os.ReadFile(file)
+	t.Logf("%s of %s (%v):\n%s", filepath.Base(file), p.config.Metadata.Name, err, data[max(0, len(data)-limit):])
 }
 
 // pod makes a pod that is removed after the test.
@@ -182,7 +186,11 @@ func (p *pod) tryCreate(t *testing.T, args []string, edits ...edit) (*container,
 	if err != nil {
 		return nil, err
 	}
-	return &container{pod: p, id: r.ContainerId, log: filepath.Join(p.config.LogDirectory, config.LogPath)}, nil
+	c := &container{pod: p, id: r.ContainerId, log: filepath.Join(p.config.LogDirectory, config.LogPath)}
+	if p == p.node.lent {
+		t.Cleanup(func() { c.discard(t) })
+	}
+	return c, nil
 }
 
 // create makes a container that is not started.
@@ -252,6 +260,20 @@ func (c *container) remove(t *testing.T) {
 	if _, err := c.pod.node.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.id}); err != nil {
 		t.Fatalf("removing a container: %v", err)
 	}
+}
+
+// discard removes the container, whatever it does, and be it removed already.
+func (c *container) discard(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := c.pod.node.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.id})
+	if err := unlessNotFound(err); err != nil {
+		t.Errorf("removing a container: %v", err)
+	}
+	if t.Failed() {
+		c.pod.tellLog(t, c.log)
+	}
+	os.Remove(c.log) // which is kubelet's to do; a container that was not started has none
 }
 
 func (c *container) status(t *testing.T) *runtimeapi.ContainerStatus {

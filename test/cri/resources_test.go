@@ -2,6 +2,7 @@ package cri
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -12,7 +13,7 @@ import (
 
 // testStats reads the use of processors, memory and files.
 func testStats(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c := p.run(t, []string{"probe", "allocate", "40"}, func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
 	harness.Eventually(t, patience, func() error {
 		r, err := n.runtime.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: c.id})
@@ -36,7 +37,7 @@ func testStats(t *testing.T, n *node) {
 
 // testPodStats reads what a pod uses as a whole, its network too.
 func testPodStats(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c := p.sleeper(t)
 	c.exec(t, "ping", "-c", "3", "-i", "0.2", harness.PodGateway4)
 	harness.Eventually(t, patience, func() error {
@@ -93,7 +94,7 @@ else cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us; fi`
 
 // testLimits makes a container with limits and changes them while it runs.
 func testLimits(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t, func(c *runtimeapi.ContainerConfig) {
+	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) {
 		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuPeriod: 100000, CpuQuota: 50000}
 	})
 	if got := strings.Fields(c.sh(t, limitsScript)); fmt.Sprint(got) != fmt.Sprint([]int{64 << 20, 50000}) {
@@ -113,9 +114,25 @@ func testLimits(t *testing.T, n *node) {
 	}
 }
 
+// testHugePages limits a container's huge pages, of which a guest has none unless it is
+// told to.
+func testHugePages(t *testing.T, n *node) {
+	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) {
+		c.Linux.Resources = &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}}}
+	})
+	// containerd passes a limit on only if the node could enforce it.
+	want := "max"
+	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); err == nil {
+		want = fmt.Sprint(4 << 20)
+	}
+	if got := c.sh(t, "cat /sys/fs/cgroup/hugetlb.2MB.max; grep HugePages_Total: /proc/meminfo | xargs"); got != want+"\nHugePages_Total: 0" {
+		t.Errorf("of huge pages it sees %q, and its limit should be %s", got, want)
+	}
+}
+
 // testOOM lets a container use more memory than it may.
 func testOOM(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	neighbour := p.sleeper(t)
 	c := p.run(t, []string{"probe", "allocate", "200"}, func(c *runtimeapi.ContainerConfig) {
 		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 32 << 20}

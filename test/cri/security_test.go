@@ -11,21 +11,27 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// statusField is a line of proc(5)'s status, of a process in the container.
-func statusField(t *testing.T, c *container, name string) string {
+// fields are what a script says in lines of a name, a colon and a value, as proc(5)'s
+// status does. One exec asks for all: each is half a second of an emulated processor.
+func fields(t *testing.T, c *container, script string) map[string]string {
 	t.Helper()
-	for line := range strings.Lines(c.exec(t, "cat", "/proc/self/status")) {
-		if key, value, _ := strings.Cut(line, ":"); key == name {
-			return strings.TrimSpace(value)
+	all := make(map[string]string)
+	for line := range strings.Lines(c.sh(t, script)) {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			t.Fatalf("%s: it says %q", script, line)
 		}
+		all[name] = strings.TrimSpace(value)
 	}
-	t.Fatalf("no %s in /proc/self/status", name)
-	return ""
+	return all
 }
+
+// ofProcess is the status of a process in the container.
+const ofProcess = "cat /proc/self/status"
 
 // testUsers runs processes as other users.
 func testUsers(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	id := func(v int64) *runtimeapi.Int64Value { return &runtimeapi.Int64Value{Value: v} }
 	for _, test := range []struct {
 		name  string
@@ -42,13 +48,14 @@ func testUsers(t *testing.T, n *node) {
 		}, map[string]string{"-u": "1000", "-g": "1000", "-G": "1000 10 29 6000"}},
 	} {
 		c := p.sleeper(t, test.edit)
+		got := fields(t, c, "for flag in -u -g -G; do echo $flag: $(id $flag); done; grep ^Uid: /proc/self/status")
 		for flag, want := range test.wants {
-			if got := c.exec(t, "id", flag); got != want {
-				t.Errorf("%s: id %s says %q, want %q", test.name, flag, got, want)
+			if got[flag] != want {
+				t.Errorf("%s: id %s says %q, want %q", test.name, flag, got[flag], want)
 			}
 		}
-		if got := statusField(t, c, "Uid"); !strings.HasPrefix(got, test.wants["-u"]+"\t") {
-			t.Errorf("%s: the process's user is %q", test.name, got)
+		if !strings.HasPrefix(got["Uid"], test.wants["-u"]+"\t") {
+			t.Errorf("%s: the process's user is %q", test.name, got["Uid"])
 		}
 		c.stop(t, 0)
 	}
@@ -56,7 +63,7 @@ func testUsers(t *testing.T, n *node) {
 
 // testStrictGroups leaves out the groups that the image gives a user.
 func testStrictGroups(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t, func(c *runtimeapi.ContainerConfig) {
+	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) {
 		security(c).RunAsUsername, security(c).SupplementalGroups = "user", []int64{6000}
 		security(c).SupplementalGroupsPolicy = runtimeapi.SupplementalGroupsPolicy_Strict
 	})
@@ -67,7 +74,7 @@ func testStrictGroups(t *testing.T, n *node) {
 
 // testCapabilities adds and drops some.
 func testCapabilities(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	// CAP_CHOWN is 0 and CAP_NET_ADMIN is 12; the first is in the default set.
 	const chown, netAdmin = 1 << 0, 1 << 12
 	for _, test := range []struct {
@@ -81,10 +88,11 @@ func testCapabilities(t *testing.T, n *node) {
 		{"only one", &runtimeapi.Capability{AddCapabilities: []string{"NET_ADMIN"}, DropCapabilities: []string{"ALL"}}, netAdmin, netAdmin},
 	} {
 		c := p.sleeper(t, func(c *runtimeapi.ContainerConfig) { security(c).Capabilities = test.change })
+		status := fields(t, c, ofProcess)
 		for _, set := range []string{"CapEff", "CapPrm", "CapBnd"} {
 			var got uint64
-			if _, err := fmt.Sscanf(statusField(t, c, set), "%x", &got); err != nil {
-				t.Fatal(err)
+			if _, err := fmt.Sscanf(status[set], "%x", &got); err != nil {
+				t.Fatalf("%s is %q: %v", set, status[set], err)
 			}
 			if got&test.with != test.with || got&^test.alone != 0 {
 				t.Errorf("%s: %s is %016x, want %016x and at most %016x", test.name, set, got, test.with, test.alone)
@@ -96,7 +104,7 @@ func testCapabilities(t *testing.T, n *node) {
 
 // testSeccomp filters system calls by containerd's profile and by one from a file.
 func testSeccomp(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	profile, err := json.Marshal(map[string]any{
 		"defaultAction": "SCMP_ACT_ALLOW",
 		"syscalls":      []any{map[string]any{"names": []string{"mkdir", "mkdirat"}, "action": "SCMP_ACT_ERRNO", "errnoRet": 28}},
@@ -120,13 +128,14 @@ func testSeccomp(t *testing.T, n *node) {
 		{"file", &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: file}, "2", "<nil>", "No space left on device"},
 	} {
 		c := p.sleeper(t, func(c *runtimeapi.ContainerConfig) { security(c).Seccomp = test.profile })
-		if got := statusField(t, c, "Seccomp"); got != test.mode {
-			t.Errorf("%s: the mode is %s, want %s", test.name, got, test.mode)
+		got := fields(t, c, "grep ^Seccomp: /proc/self/status; echo keyring: $(probe keyring); echo mkdir: $(mkdir /tmp/made 2>&1)")
+		if got["Seccomp"] != test.mode {
+			t.Errorf("%s: the mode is %s, want %s", test.name, got["Seccomp"], test.mode)
 		}
-		if got := c.exec(t, "probe", "keyring"); got != test.keyring {
-			t.Errorf("%s: add_key says %q, want %q", test.name, got, test.keyring)
+		if got["keyring"] != test.keyring {
+			t.Errorf("%s: add_key says %q, want %q", test.name, got["keyring"], test.keyring)
 		}
-		if got := c.sh(t, "mkdir /tmp/made 2>&1 || true"); !strings.Contains(got, test.mkdir) || test.mkdir == "" && got != "" {
+		if got := got["mkdir"]; !strings.Contains(got, test.mkdir) || test.mkdir == "" && got != "" {
 			t.Errorf("%s: mkdir says %q, want %q", test.name, got, test.mkdir)
 		}
 		c.stop(t, 0)
@@ -135,7 +144,7 @@ func testSeccomp(t *testing.T, n *node) {
 
 // testReadonlyRootfs writes where it may and where not.
 func testReadonlyRootfs(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t, func(c *runtimeapi.ContainerConfig) { security(c).ReadonlyRootfs = true })
+	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) { security(c).ReadonlyRootfs = true })
 	if got := c.sh(t, "echo x > /etc/x || echo refused; echo x > /dev/shm/x && cat /dev/shm/x"); got != "refused\nx" {
 		t.Errorf("got %q", got)
 	}
@@ -143,11 +152,11 @@ func testReadonlyRootfs(t *testing.T, n *node) {
 
 // testNoNewPrivileges forbids what set-user-id programs do.
 func testNoNewPrivileges(t *testing.T, n *node) {
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	for _, forbidden := range []bool{true, false} {
 		c := p.sleeper(t, func(c *runtimeapi.ContainerConfig) { security(c).NoNewPrivs = forbidden })
 		want := map[bool]string{true: "1", false: "0"}[forbidden]
-		if got := statusField(t, c, "NoNewPrivs"); got != want {
+		if got := fields(t, c, ofProcess)["NoNewPrivs"]; got != want {
 			t.Errorf("it is %s, want %s", got, want)
 		}
 	}
@@ -155,7 +164,7 @@ func testNoNewPrivileges(t *testing.T, n *node) {
 
 // testPaths hides files of proc and makes others read-only.
 func testPaths(t *testing.T, n *node) {
-	c := n.pod(t, nil).sleeper(t, func(c *runtimeapi.ContainerConfig) {
+	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) {
 		security(c).MaskedPaths = []string{"/proc/version", "/etc/os-release", "/home"}
 		security(c).ReadonlyPaths = []string{"/proc/sys", "/var"}
 	})
@@ -171,7 +180,7 @@ func testPaths(t *testing.T, n *node) {
 func testPrivileged(t *testing.T, n *node) {
 	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) { c.Linux.SecurityContext.Privileged = true })
 	c := p.sleeper(t, func(c *runtimeapi.ContainerConfig) { security(c).Privileged = true })
-	if got := statusField(t, c, "Seccomp"); got != "0" {
+	if got := fields(t, c, ofProcess)["Seccomp"]; got != "0" {
 		t.Errorf("a filter is on: %s", got)
 	}
 	if got := c.sh(t, "mkdir /tmp/m && mount -t tmpfs none /tmp/m && echo x > /tmp/m/x && cat /tmp/m/x && umount /tmp/m"); got != "x" {

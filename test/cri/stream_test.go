@@ -26,7 +26,7 @@ const (
 
 // upgrade begins a streaming protocol at a URL that CRI gave. What is left of it
 // ends with the test.
-func upgrade(t *testing.T, url, protocol string) httpstream.Connection {
+func (n *node) upgrade(t *testing.T, url, protocol string) httpstream.Connection {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -37,7 +37,7 @@ func upgrade(t *testing.T, url, protocol string) httpstream.Connection {
 	request.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
 	request.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
 	request.Header.Set(httpstream.HeaderProtocolVersion, protocol)
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", request.URL.Host)
+	conn, err := n.network.Dial("tcp", request.URL.Host, patience)
 	if err != nil {
 		t.Fatalf("connecting to the streaming server: %v", err)
 	}
@@ -82,9 +82,9 @@ type command struct {
 type streamed struct{ stdin, stdout, stderr, tty bool }
 
 // attachTo opens the streams of a command.
-func attachTo(t *testing.T, url string, s streamed) *command {
+func (n *node) attachTo(t *testing.T, url string, s streamed) *command {
 	t.Helper()
-	conn := upgrade(t, url, commandProtocol)
+	conn := n.upgrade(t, url, commandProtocol)
 	open := func(kind string, wanted bool) httpstream.Stream {
 		if !wanted {
 			return nil
@@ -151,9 +151,9 @@ func (c *command) exit(t *testing.T) int {
 }
 
 // forward opens one connection to a port of a pod.
-func forward(t *testing.T, url string, port int) (data httpstream.Stream, failure io.Reader) {
+func (n *node) forward(t *testing.T, url string, port int) (data httpstream.Stream, failure io.Reader) {
 	t.Helper()
-	conn := upgrade(t, url, forwardProtocol)
+	conn := n.upgrade(t, url, forwardProtocol)
 	open := func(kind string) httpstream.Stream {
 		header := http.Header{}
 		header.Set("port", strconv.Itoa(port))

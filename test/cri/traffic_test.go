@@ -19,11 +19,11 @@ const trafficPort = "7010"
 // exchanging makes a pod that serves, and has the node serve at its end of the bridge.
 func exchanging(t *testing.T, n *node) (c *container, addresses []string) {
 	t.Helper()
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c = p.run(t, []string{"probe", "serve", ":" + trafficPort})
 	c.await(t, "serving")
 	for _, ip := range []string{harness.PodGateway4, harness.PodGateway6} {
-		serveTraffic(t, net.JoinHostPort(ip, trafficPort))
+		n.serveTraffic(t, net.JoinHostPort(ip, trafficPort))
 	}
 	ip4, ip6 := p.addresses(t)
 	return c, []string{net.JoinHostPort(ip4, trafficPort), net.JoinHostPort(ip6, trafficPort)}
@@ -35,16 +35,16 @@ func gateways() []string {
 }
 
 // serveTraffic serves at an address of the node until the test ends.
-func serveTraffic(t *testing.T, address string) {
+func (n *node) serveTraffic(t *testing.T, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	packets, err := net.ListenPacket("udp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var l net.Listener
+	var packets net.PacketConn
+	n.in(t, func() (err error) {
+		if l, err = net.Listen("tcp", address); err == nil {
+			packets, err = net.ListenPacket("udp", address)
+		}
+		return err
+	})
 	served := make(chan error, 1)
 	go func() { served <- traffic.Serve(l, packets) }()
 	t.Cleanup(func() {
@@ -63,7 +63,12 @@ func testDatagrams(t *testing.T, n *node) {
 	for i, header := range []int{20 + 8, 40 + 8} {
 		sizes := []int{1, harness.PodMTU - header, 8 << 10, 60000}
 		for _, size := range sizes {
-			if lost, err := traffic.Datagrams(addresses[i], size, count); lost != 0 || err != nil {
+			var lost int
+			err := n.network.Do(func() (err error) {
+				lost, err = traffic.Datagrams(addresses[i], size, count)
+				return err
+			})
+			if lost != 0 || err != nil {
 				t.Errorf("of %d datagrams of %d bytes to %s %d were lost, %v", count, size, addresses[i], lost, err)
 			}
 		}
@@ -90,12 +95,8 @@ func testOffloads(t *testing.T, n *node) {
 	}
 	before := c.counters(t)
 	const size = 32 << 20
-	if err := traffic.Fetch(addresses[0], size, patience); err != nil {
-		t.Fatal(err)
-	}
-	if err := traffic.Deliver(addresses[0], size, patience); err != nil {
-		t.Fatal(err)
-	}
+	n.in(t, func() error { return traffic.Fetch(addresses[0], size, patience) })
+	n.in(t, func() error { return traffic.Deliver(addresses[0], size, patience) })
 	after := c.counters(t)
 	for _, direction := range []string{"tx", "rx"} {
 		bytes := after[direction+"_bytes"] - before[direction+"_bytes"]
@@ -135,7 +136,7 @@ func testHeavyTransfer(t *testing.T, n *node) {
 	for i, size := range []int64{1 << 30, 64 << 20} {
 		for name, transfer := range map[string]func(string, int64, time.Duration) error{"from": traffic.Fetch, "to": traffic.Deliver} {
 			begin := time.Now()
-			if err := transfer(addresses[i], size, limit); err != nil {
+			if err := n.network.Do(func() error { return transfer(addresses[i], size, limit) }); err != nil {
 				t.Errorf("%d MiB %s %s: %v", size>>20, name, addresses[i], err)
 				continue
 			}
@@ -145,7 +146,7 @@ func testHeavyTransfer(t *testing.T, n *node) {
 	const connections, each = 1000, 250 // each: of one exec, which has half a minute
 	for i, gateway := range gateways() {
 		begin := time.Now()
-		if err := traffic.Connect(addresses[i], connections); err != nil {
+		if err := n.network.Do(func() error { return traffic.Connect(addresses[i], connections) }); err != nil {
 			t.Errorf("connecting to %s: %v", addresses[i], err)
 		}
 		middle := time.Now()

@@ -55,16 +55,22 @@ func mountAt(t *testing.T, source, target, kind string, flags uintptr, data stri
 	return unmount
 }
 
-// podDir is a directory as kubelet's of a pod, whose mounts propagate to whom it
-// concerns: so has systemd all of a node's.
-func (n *node) podDir(t *testing.T, files map[string]string) string {
+// makePodDirs makes the directory in which kubelet has those of pods. Its mounts propagate
+// to whom it concerns, be they made when a pod is there already: so has systemd all of a
+// node's.
+func (n *node) makePodDirs(t *testing.T) {
 	t.Helper()
-	dir := n.cell.HostDir(t, files)
-	mountAt(t, dir, dir, "", unix.MS_BIND, "")
-	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+	n.podDirs = n.cell.HostDir(t, nil)
+	mountAt(t, n.podDirs, n.podDirs, "", unix.MS_BIND, "")
+	if err := unix.Mount("", n.podDirs, "", unix.MS_SHARED, ""); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+}
+
+// podDir is a directory as kubelet's of a pod.
+func (n *node) podDir(t *testing.T, files map[string]string) string {
+	t.Helper()
+	return harness.HostDirIn(t, n.podDirs, files)
 }
 
 // memoryVolume is a volume `emptyDir: {medium: Memory, sizeLimit: …}` as kubelet makes
@@ -87,7 +93,7 @@ func memoryVolume(t *testing.T, podDir string, mib int) string {
 func testMemoryVolume(t *testing.T, n *node) {
 	podDir := n.podDir(t, nil)
 	dir := memoryVolume(t, podDir, 8)
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	writer := p.sleeper(t, volume(dir, "/cache"))
 	if got := writer.sh(t, "stat -f -c %T /cache; stat -c '%a %u:%g' /cache; df -m /cache | awk 'END {print $2}'"); got != "tmpfs\n2777 0:3000\n8" {
 		t.Errorf("the volume is %q", got)
@@ -118,7 +124,7 @@ func testMemoryVolume(t *testing.T, n *node) {
 // testMemoryVolumeCounts limits the memory of a container that fills a volume.
 func testMemoryVolumeCounts(t *testing.T, n *node) {
 	dir := memoryVolume(t, n.podDir(t, nil), 100)
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	neighbour := p.sleeper(t, volume(dir, "/cache"))
 	c := p.run(t, []string{"sh", "-c", "dd if=/dev/zero of=/cache/zeros bs=1M count=60; echo survived"}, volume(dir, "/cache"), func(c *runtimeapi.ContainerConfig) {
 		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 32 << 20}
@@ -143,7 +149,7 @@ func testSubPaths(t *testing.T, n *node) {
 	bind := func(i int, name string) (unmount func()) {
 		return mountAt(t, filepath.Join(v, name), at(i), "", unix.MS_BIND, "")
 	}
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	with := []edit{volume(at(0), "/sub"), volume(at(1), "/etc/app/config")}
 	unbind0, unbind1 := bind(0, "one"), bind(1, "config")
 	c := p.sleeper(t, with...)
@@ -185,7 +191,7 @@ func testVolumeDevices(t *testing.T, n *node) {
 			{HostPath: only.Path, ContainerPath: "/dev/xvdb", Permissions: "r"},
 		}
 	}
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	for i, want := range []string{"to change", "written 0"} {
 		c := p.sleeper(t, devices)
 		if got := c.sh(t, "stat -c %F /dev/xvda; wc -c < /dev/xvda; head -n 1 /dev/xvda /dev/xvdb | grep -v = | xargs"); got != fmt.Sprintf("block special file\n%d\n%s to read", size, want) {
@@ -207,7 +213,7 @@ func testVolumeDevices(t *testing.T, n *node) {
 // testConfigMap changes a ConfigMap's volume under a program that waits for that.
 func testConfigMap(t *testing.T, n *node) {
 	v := n.cell.NewKubeVolume(t, map[string]string{"key": "one\n"})
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c := p.sleeper(t, volume(v.Dir, "/etc/cfg", readOnly))
 	watcher := p.run(t, []string{"probe", "watch", "/etc/cfg"}, volume(v.Dir, "/etc/cfg", readOnly))
 	harness.Eventually(t, patience, func() error {
@@ -235,7 +241,7 @@ func testConfigMap(t *testing.T, n *node) {
 
 // testReadOnlyVolumes has mounts on the node below one that is read-only.
 func testReadOnlyVolumes(t *testing.T, n *node) {
-	dir := n.cell.HostDir(t, map[string]string{"file": "x\n"})
+	dir := n.podDir(t, map[string]string{"file": "x\n"})
 	mountAt(t, "tmpfs", filepath.Join(dir, "below"), "tmpfs", 0, "mode=777")
 	// A virtual machine has one file system of both.
 	want := "x\nno"
@@ -243,7 +249,7 @@ func testReadOnlyVolumes(t *testing.T, n *node) {
 		want = "x\nno\nnot below"
 	}
 	const try = "cat /v/file; echo y > /v/new || echo no; echo y > /v/below/new || echo not below"
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	if got := p.sleeper(t, volume(dir, "/v", readOnly)).sh(t, "exec 2>/dev/null; "+try); got != want {
 		t.Errorf("read-only, the container says %q", got)
 	}
@@ -257,7 +263,7 @@ func testReadOnlyVolumes(t *testing.T, n *node) {
 
 // testPropagation mounts on the node below what a container has.
 func testPropagation(t *testing.T, n *node) {
-	dir := n.cell.HostDir(t, nil)
+	dir := n.podDir(t, nil)
 	shared := filepath.Join(dir, "shared")
 	mountAt(t, "tmpfs", shared, "tmpfs", 0, "")
 	if err := unix.Mount("", shared, "", unix.MS_SHARED, ""); err != nil {
@@ -267,7 +273,7 @@ func testPropagation(t *testing.T, n *node) {
 	if err := os.Mkdir(later, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	follower := p.sleeper(t, volume(shared, "/v", hostToContainer))
 	private := p.sleeper(t, volume(shared, "/v"))
 	unmount := mountAt(t, "tmpfs", later, "tmpfs", 0, "")
@@ -293,7 +299,7 @@ func testPropagation(t *testing.T, n *node) {
 func testVolumeGone(t *testing.T, n *node) {
 	dir := n.cell.HostDir(t, map[string]string{"volume/file": "x\n"})
 	gone := filepath.Join(dir, "volume")
-	p := n.pod(t, nil)
+	p := n.shared(t)
 	c := p.sleeper(t, volume(gone, "/v"))
 	if got := c.sh(t, "cat /v/file"); got != "x" {
 		t.Fatalf("at first it reads %q", got)
@@ -338,16 +344,22 @@ func testUserNamespace(t *testing.T, n *node) {
 	})
 	c := p.sleeper(t,
 		volume(filepath.Join(podDir, "volume"), "/v", mapped), volume(memory, "/cache", mapped), volume(config.Dir, "/cfg", mapped, readOnly))
-	for what, test := range map[string][2]string{
-		"ids":       {"cat /proc/self/uid_map | xargs; id -u", fmt.Sprintf("0 %d %d\n0", first, count)},
-		"image":     {"stat -c %u:%g /etc/passwd; touch /root/x && stat -c %u:%g /root/x", "0:0\n0:0"},
-		"volume":    {"stat -c %u:%g /v/file; echo x > /v/new && chown 5:6 /v/new && stat -c %u:%g /v/new", "0:0\n5:6"},
-		"memory":    {"stat -c %u:%g /cache; echo x > /cache/x && stat -c %u:%g /cache/x", "0:3000\n0:3000"},
-		"ConfigMap": {"cat /cfg/key; stat -Lc %u:%g /cfg/key", "one\n0:3000"},
-		"files":     {"stat -c %u:%g /etc/hosts /etc/resolv.conf | uniq; echo x > /dev/shm/x && echo shm", "0:0\nshm"},
-	} {
-		if got := c.sh(t, test[0]); got != test[1] {
-			t.Errorf("%s: got %q, want %q", what, got, test[1])
+	tests := map[string][2]string{
+		"ids":       {"cat /proc/self/uid_map | xargs; id -u", fmt.Sprintf("0 %d %d 0", first, count)},
+		"image":     {"stat -c %u:%g /etc/passwd; touch /root/x && stat -c %u:%g /root/x", "0:0 0:0"},
+		"volume":    {"stat -c %u:%g /v/file; echo x > /v/new && chown 5:6 /v/new && stat -c %u:%g /v/new", "0:0 5:6"},
+		"memory":    {"stat -c %u:%g /cache; echo x > /cache/x && stat -c %u:%g /cache/x", "0:3000 0:3000"},
+		"ConfigMap": {"cat /cfg/key; stat -Lc %u:%g /cfg/key", "one 0:3000"},
+		"files":     {"stat -c %u:%g /etc/hosts /etc/resolv.conf | uniq; echo x > /dev/shm/x && echo shm", "0:0 shm"},
+	}
+	var script strings.Builder
+	for what, test := range tests {
+		fmt.Fprintf(&script, "echo %s: $(%s)\n", what, test[0])
+	}
+	said := fields(t, c, script.String())
+	for what, test := range tests {
+		if said[what] != test[1] {
+			t.Errorf("%s: got %q, want %q", what, said[what], test[1])
 		}
 	}
 	var st unix.Stat_t

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hyperhq/hyper/test/harness"
@@ -123,24 +124,40 @@ func testLaterNetwork(t *testing.T, c *harness.Cell) {
 }
 
 // testReplacedNetwork replaces the interface of a container that runs by one that looks
-// the same, at once, and then gives it another address: the container carries on.
+// the same, while nobody looks, and then gives it another address: the container carries on.
 func testReplacedNetwork(t *testing.T, c *harness.Cell) {
 	task := running(t, c)
+	shim, ok := c.Shim(task.Container.ID)
+	if !ok {
+		t.Fatal("the container has no shim")
+	}
 	outside, ns := harness.NewNetNS(t), harness.OpenNetNS(t, int(task.PID))
 	const reached = "ip addr show eth0 | grep -q 10.98.0.2/24 && ping -c 1 -W 2 10.98.0.1"
 	for i := range 3 {
-		if i > 0 {
-			if err := ns.LinkDel(link(t, ns, "eth0")); err != nil {
-				t.Fatal(err)
+		whileStopped(t, shim, func() {
+			if i > 0 {
+				if err := ns.LinkDel(link(t, ns, "eth0")); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		outside.VethOf(t, net.HardwareAddr{2, 0, 0, 0, 0, 7}, "peer", []string{"10.98.0.1/24"}, ns, "eth0", []string{"10.98.0.2/24"})
+			outside.VethOf(t, net.HardwareAddr{2, 0, 0, 0, 0, 7}, "peer", []string{"10.98.0.1/24"}, ns, "eth0", []string{"10.98.0.2/24"})
+		})
 		inGuest(t, task, reached)
 	}
 	if err := ns.LinkSetHardwareAddr(link(t, ns, "eth0"), net.HardwareAddr{2, 0, 0, 0, 0, 8}); err != nil {
 		t.Fatal(err)
 	}
 	inGuest(t, task, "grep -q 02:00:00:00:00:08 /sys/class/net/eth0/address && "+reached)
+}
+
+// whileStopped does something while a process sees nothing of it.
+func whileStopped(t *testing.T, p harness.Process, do func()) {
+	t.Helper()
+	if err := unix.Kill(p.PID, unix.SIGSTOP); err != nil {
+		t.Fatalf("stopping %s: %v", p, err)
+	}
+	defer unix.Kill(p.PID, unix.SIGCONT)
+	do()
 }
 
 // link is a link of a namespace.

@@ -229,6 +229,18 @@ func testPoolOthers(t *testing.T, c *harness.Cell) {
 			t.Errorf("%s: its machine is from the pool", name)
 		}
 	}
+	if !strings.HasPrefix(c.Version, "1.") { // which has no sandbox controller for shims
+		logged := c.LogSize()
+		limit := int64(64 << 20)
+		s := c.SandboxOf(t, &specs.Spec{Version: specs.Version, Linux: &specs.Linux{Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}}})
+		s.Start(t)
+		if err := s.Remove(); err != nil {
+			t.Error(err)
+		}
+		if wasPooled(t, c, logged) {
+			t.Error("a pod of the sandbox API: its machine is from the pool")
+		}
+	}
 	c.DropInFor(t, "60-other.toml", "[sandbox]\nmax_memory_mib = 1024\n")
 	if pooled(t, c, nil) {
 		t.Error("another configuration: its machine is from the pool")

@@ -74,6 +74,7 @@ var (
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   disable_apparmor = true
+  disable_hugetlb_controller = false
   netns_mounts_under_state_dir = true
   cdi_spec_dirs = []
   [plugins."io.containerd.cri.v1.runtime".cni]
@@ -95,6 +96,7 @@ var (
   stats_collect_period = 1
   restrict_oom_score_adj = true
   disable_apparmor = true
+  disable_hugetlb_controller = false
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{{.Dir}}/cni/bin"

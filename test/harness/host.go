@@ -4,18 +4,25 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-
 	"os/exec"
+	"slices"
 	"strings"
 )
 
 // Host stands for a host to the commands that run in it: it has a network of its
-// own and what it changes in /etc, /opt and /var/lib nobody else sees. Everything
-// else is the machine's, containerd too.
+// own and, but for those of NewNetworkHost, what it changes in /etc, /opt and /var/lib
+// nobody else sees. Everything else is the machine's, containerd too.
 type Host struct {
 	// NetNS is its network, in which at first nothing but a loopback is.
 	NetNS *NetNS
-	pid   int
+	pid   int // of who has its mounts, or 0
+}
+
+// NewNetworkHost makes a host that has nothing of its own but its network, and goes
+// with the test.
+func NewNetworkHost(t T) *Host {
+	t.Helper()
+	return &Host{NetNS: NewNetNS(t)}
 }
 
 // holdHost makes the directories' private copies, says so, and keeps them until
@@ -97,8 +104,11 @@ func (h *Host) Enter(cmd *exec.Cmd) {
 		cmd.Err = err
 		return
 	}
-	of := fmt.Sprintf("/proc/%d/ns/", h.pid)
-	cmd.Args = append([]string{nsenter, "--mount=" + of + "mnt", "--net=" + of + "net", "--", cmd.Path}, cmd.Args[1:]...)
+	args := []string{nsenter, "--net=" + h.NetNS.Path()}
+	if h.pid != 0 {
+		args = append(args, fmt.Sprintf("--mount=/proc/%d/ns/mnt", h.pid))
+	}
+	cmd.Args = slices.Concat(args, []string{"--", cmd.Path}, cmd.Args[1:])
 	cmd.Path = nsenter
 }
 

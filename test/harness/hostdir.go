@@ -9,7 +9,13 @@ import (
 // files can be in, with files by name. It goes with the test.
 func (c *Cell) HostDir(t T, files map[string]string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(c.Dir, "host-")
+	return HostDirIn(t, c.Dir, files)
+}
+
+// HostDirIn is HostDir below another directory.
+func HostDirIn(t T, parent string, files map[string]string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "host-")
 	if err != nil {
 		t.Fatalf("making a directory: %v", err)
 	}

@@ -21,8 +21,8 @@ func (c *Cell) Snapshot() Snapshot {
 	s := Snapshot{}
 	s.addProcesses(c)
 	s.addMounts(c)
-	s.addSockets(c)
-	s.addLinks()
+	s.addNetwork(c)
+	s.addShimSockets(c)
 	s.addFiles(c)
 	for _, dir := range cgroupsOf(c.Namespace) {
 		// The parent of all of the namespace's cgroups is nobody's to remove.
@@ -66,8 +66,22 @@ func (s Snapshot) addMounts(c *Cell) {
 	}
 }
 
+// addNetwork adds what is in the network namespace in which containerd runs.
+func (s Snapshot) addNetwork(c *Cell) {
+	look := func() error {
+		s.addSockets(c)
+		s.addLinks()
+		return nil
+	}
+	if c.options.Host == nil {
+		look()
+	} else if err := c.options.Host.NetNS.Do(look); err != nil {
+		s["network that could not be looked at: "+err.Error()] = true
+	}
+}
+
 func (s Snapshot) addSockets(c *Cell) {
-	f, err := os.Open("/proc/net/unix")
+	f, err := os.Open("/proc/thread-self/net/unix")
 	if err != nil {
 		return
 	}
@@ -82,6 +96,9 @@ func (s Snapshot) addSockets(c *Cell) {
 			s["socket "+fields[7]] = true
 		}
 	}
+}
+
+func (s Snapshot) addShimSockets(c *Cell) {
 	for _, id := range idsOf(c.Dir) {
 		for _, name := range shimSockets(c.Dir, id) {
 			if exists(name) {

@@ -8,6 +8,7 @@ import (
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // sandboxer is the name of containerd's sandbox controller that asks the shim.
@@ -31,6 +32,12 @@ func (s *Sandbox) control() sandboxapi.ControllerClient {
 // what lives in it, when the test ends.
 func (c *Cell) Sandbox(t T) *Sandbox {
 	t.Helper()
+	return c.SandboxOf(t, nil)
+}
+
+// SandboxOf is Sandbox with a configuration, as `ctr sandbox run` has one: of no container.
+func (c *Cell) SandboxOf(t T, spec *specs.Spec) *Sandbox {
+	t.Helper()
 	id, err := c.NewID()
 	if err != nil {
 		t.Fatalf("making an id: %v", err)
@@ -39,6 +46,13 @@ func (c *Cell) Sandbox(t T) *Sandbox {
 	ctx, cancel := request(t)
 	defer cancel()
 	sandbox := &types.Sandbox{SandboxID: id, Runtime: &types.Sandbox_Runtime{Name: c.Runtime}, Sandboxer: sandboxer}
+	if spec != nil {
+		any, err := asAny("Spec", spec)
+		if err != nil {
+			t.Fatalf("making the configuration of sandbox %s: %v", id, err)
+		}
+		sandbox.Spec = any
+	}
 	if _, err := s.store().Create(ctx, &sandboxapi.StoreCreateRequest{Sandbox: sandbox}); err != nil {
 		t.Fatalf("recording the sandbox %s: %v", id, err)
 	}
