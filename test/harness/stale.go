@@ -257,7 +257,7 @@ func cgroupsOf(name string) []string {
 func within(ctx context.Context, limit time.Duration, check func() []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(Slowly(20 * time.Millisecond))
 	defer tick.Stop()
 	for {
 		found := check()
