@@ -100,13 +100,19 @@ test: setup build guest kernel containerd ## Run every test, the end-to-end ones
 	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 30m ./test/cri || status=1; \
 	exit $$status
 
-.PHONY: test-matrix test-long
+.PHONY: test-matrix test-long test-host
 test-long: setup build guest kernel containerd ## Run the tests that take long: many pods, a GiB through a pod's network
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_LONG=1 $(GO) test -count=1 -timeout 40m -run '///(many|heavy)' ./test/cri
 
 test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on every containerd with every guest kernel, with templates and without
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full $(GO) test -count=1 -timeout 80m ./test/e2e
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full HYPER_TEST_TEMPLATES=off $(GO) test -count=1 -timeout 80m ./test/e2e
+
+# What of the end-to-end tests runs on the other host.
+HOST_TESTS ?= ^(run|task|network|processors|config)$$/^(exit_status|metrics|given|follow_the_pod|microvm)$$
+
+test-host: setup build guest kernel containerd ## Run some tests on an emulated host with KVM, vhost and cgroups of version 2 (HOST_TESTS=…)
+	HYPER_OUTPUT=$(OUTPUT) hack/test-host '$(HOST_TESTS)' $(HOST_TEMPLATES)
 
 race: ## Run the tests that need no VM under the race detector
 	$(GO) test -race -count=1 -timeout 20m $(HOST_PACKAGES)

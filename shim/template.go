@@ -15,7 +15,9 @@ import (
 const (
 	// buildAction is the action of a builder of templates.
 	buildAction = "build-template"
-	// buildTimeout bounds a build, which gives way to all else on the host.
+	// A build, which gives way to all else on the host, may take buildBoots times as long
+	// as a boot that somebody waits for, and buildTimeout if that is less.
+	buildBoots   = 6
 	buildTimeout = 3 * time.Minute
 )
 
@@ -33,7 +35,12 @@ func buildTemplate(in io.Reader) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), buildTime(c))
 	defer cancel()
 	return factory.Build(ctx, c, kind)
+}
+
+// buildTime is how long a build may take: longer where it is known that machines are slow.
+func buildTime(c *config.Config) time.Duration {
+	return max(buildTimeout, buildBoots*c.Sandbox.BootTimeout.Duration)
 }

@@ -344,6 +344,19 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
+// TestFindGivesUp asks a program that does not answer.
+func TestFindGivesUp(t *testing.T) {
+	silent := filepath.Join(t.TempDir(), "silent")
+	if err := os.WriteFile(silent, []byte("#!/bin/sh\nexec sleep 100\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Find(ctx, silent); !errdefs.IsDeadlineExceeded(err) || !strings.Contains(fmt.Sprint(err), silent) {
+		t.Errorf("Find() = %v, want one about %s that the time is over", err, silent)
+	}
+}
+
 func TestFlavour(t *testing.T) {
 	for version, want := range map[string]Flavour{
 		"virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright (c) 2003-2022 Fabrice Bellard and the QEMU Project developers\nusing FUSE kernel interface version 7.36\n": FlavourC,

@@ -47,8 +47,11 @@ type Binary struct {
 const (
 	name = "virtiofsd"
 	hint = "install it (Debian's package is virtiofsd, or qemu-system-common before Debian 13) or name it in the configuration"
-	// versionTimeout bounds the run of a binary that is asked what it is.
-	versionTimeout = 3 * time.Second
+	// versionTimeout bounds the run of a binary that is asked what it is. That takes
+	// milliseconds, but seconds on a host that starts a hundred pods from a cold disk.
+	versionTimeout = 30 * time.Second
+	// pipeTime bounds the wait for what such a binary has started itself.
+	pipeTime = 3 * time.Second
 )
 
 // usualPlaces are where distributions put the daemon, which is no command for
@@ -61,7 +64,7 @@ func usualPlaces() []string {
 // in the usual places.
 //
 // Errors: ErrNotFound if there is none, ErrFailedPrecondition if it cannot be run
-// or is something else.
+// or is something else, the context's if it does not answer.
 func Find(ctx context.Context, path string) (Binary, error) {
 	if path == "" {
 		found, err := search()
@@ -76,8 +79,12 @@ func Find(ctx context.Context, path string) (Binary, error) {
 	cmd := exec.CommandContext(ctx, path, "--version")
 	cmd.Stdout, cmd.Stderr = &text, &text
 	cmd.Env = []string{}
-	cmd.WaitDelay = versionTimeout
+	cmd.WaitDelay = pipeTime
 	err := cmd.Run()
+	if err != nil && ctx.Err() != nil {
+		return Binary{}, fmt.Errorf("%s %s was asked for its version and has not answered: it is something else, or this host is too busy: %w",
+			name, path, ctx.Err())
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return Binary{}, fmt.Errorf("%s %s does not exist: %s: %w", name, path, hint, errdefs.ErrNotFound)
 	}

@@ -54,7 +54,7 @@ func TestLimitCPUsOfBothVersions(t *testing.T) {
 	}
 }
 
-// TestLimitCPUs limits a group of this host, and one that is below another with less.
+// TestLimitCPUs limits a group of version 1 of this host, and one that is below another with less.
 func TestLimitCPUs(t *testing.T) {
 	const controller = "/sys/fs/cgroup/cpu"
 	if os.Geteuid() != 0 {
@@ -87,5 +87,35 @@ func TestLimitCPUs(t *testing.T) {
 	}
 	if err := g.LimitCPUs(4); err != nil || content(t, quota) != "100000" {
 		t.Errorf("more than the group above: it has %s, %v", content(t, quota), err)
+	}
+}
+
+// TestLimitCPUsOfVersion2 limits a group of this host.
+func TestLimitCPUsOfVersion2(t *testing.T) {
+	const mount = "/sys/fs/cgroup"
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make cgroups")
+	}
+	if has, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers")); err != nil || !strings.Contains(" "+string(has), " cpu ") {
+		t.Skipf("no processor time in cgroups of version 2 here: %q, %v", has, err)
+	}
+	above := fmt.Sprintf("/hyper-test-cpus-%d", os.Getpid())
+	h := hierarchy{mount: mount, unified: true}
+	if err := os.MkdirAll(h.dir(above+"/pod"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, dir := range []string{above + "/pod", above} {
+			if err := os.Remove(h.dir(dir)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	h.delegate(above + "/pod")
+	if err := h.limitCPUs(above+"/pod", 3); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, h.dir(above+"/pod/cpu.max")); got != "300000 100000" {
+		t.Errorf("the group may use %q", got)
 	}
 }

@@ -64,7 +64,7 @@ func testSandboxLife(t *testing.T, c *harness.Cell) {
 		t.Errorf("its pid %d is no live process of the host: %v", pid, err)
 	}
 	state := s.Status(t)
-	if state.State != "SANDBOX_READY" || state.Pid != pid || time.Since(state.CreatedAt.AsTime()).Abs() > time.Minute {
+	if state.State != "SANDBOX_READY" || state.Pid != pid || time.Since(state.CreatedAt.AsTime()).Abs() > harness.Slowly(time.Minute) {
 		t.Errorf("its state is %v", state)
 	}
 	if state.Info["kernel"] == "" || state.Info["agent"] == "" || state.Info["memory_mib"] == "" {
@@ -82,7 +82,7 @@ func testSandboxLife(t *testing.T, c *harness.Cell) {
 	if err := s.Stop(t); err != nil {
 		t.Errorf("stopping it twice: %v", err)
 	}
-	if state := s.Status(t); state.State != "SANDBOX_NOTREADY" || time.Since(state.ExitedAt.AsTime()) > time.Minute {
+	if state := s.Status(t); state.State != "SANDBOX_NOTREADY" || time.Since(state.ExitedAt.AsTime()) > harness.Slowly(time.Minute) {
 		t.Errorf("its state is %v", state)
 	}
 	if _, err := s.Container(t).TryCreate(t, harness.IO{None: true}); err == nil {

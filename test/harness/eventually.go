@@ -7,7 +7,8 @@ import (
 
 // Eventually repeats a check until it passes, for what ends asynchronously
 // without an event that a test could wait for; it fails with the last error. The
-// limit is longer on a machine that is said to be slow.
+// limit is longer on a machine that is said to be slow, and checks, which may look at
+// all processes, are rarer.
 func Eventually(t interface {
 	Helper()
 	Errorf(format string, args ...any)

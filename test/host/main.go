@@ -35,7 +35,7 @@ func main() {
 		flag.PrintDefaults()
 	}
 	spec := machineSpec{}
-	flag.IntVar(&spec.memoryMiB, "memory", 6144, "memory of the machine, in `MiB`")
+	flag.IntVar(&spec.memoryMiB, "memory", 8192, "memory of the machine, in `MiB`")
 	flag.IntVar(&spec.processors, "cpus", 2, "processors of the machine")
 	flag.StringVar(&spec.processor, "cpu", defaultProcessor, "QEMU's `name` of the processor, and its features")
 	flag.StringVar(&spec.console, "console", "", "keep what the kernel says in a `file`")
@@ -71,14 +71,14 @@ func run(ctx context.Context, spec machineSpec, script string) (status int, err 
 		return 0, err
 	}
 	defer m.end()
-	if _, err := m.run(prelude(parts), os.Stderr); err != nil {
-		return 0, m.explain(err)
+	if status, err := m.run(prelude(parts), os.Stderr); err != nil || status != 0 {
+		return 0, m.explain(errors.Join(err, fmt.Errorf("make the machine a host: exit status %d", status)))
 	}
 	fmt.Fprintf(os.Stderr, "host: up after %.1f s\n", time.Since(begin).Seconds())
 	if script != "" {
 		status, err = m.run(script, os.Stdout)
 	} else {
-		status, err = interact(m, os.Stdin, os.Stdout)
+		status, err = interact(ctx, m, os.Stdin, os.Stdout)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -89,21 +89,40 @@ func run(ctx context.Context, spec machineSpec, script string) (status int, err 
 	return status, nil
 }
 
-// prelude makes the kernel's modules available to modprobe.
+// prelude makes the kernel's modules available to modprobe, and loads those of a host of
+// virtual machines. KVM's device gets a group of its own, as a device manager would see to.
 func prelude(parts parts) string {
-	return fmt.Sprintf("set -e; to=/lib/modules/$(uname -r); mkdir -p $to; mount --bind %s/modules $to; ip link set lo up", parts.kernelDir)
+	return fmt.Sprintf(`set -e
+to=/lib/modules/$(uname -r); mkdir -p $to; mount --bind %s/modules $to
+for module in kvm_amd vhost_vsock vhost_net tun loop; do modprobe $module; done
+chgrp 108 /dev/kvm; chmod 660 /dev/kvm
+ip link set lo up
+`, parts.kernelDir)
 }
 
-// interact runs the lines that come, and says how each has ended.
-func interact(m *machine, lines io.Reader, out io.Writer) (status int, err error) {
-	scanner := bufio.NewScanner(lines)
-	for scanner.Scan() {
-		begin := time.Now()
-		status, err = m.run(scanner.Text(), out)
-		if err != nil {
-			return 0, err
+// interact runs the lines that come, and says how each has ended. A line that is awaited
+// when the context ends is not read any more: the program ends with this.
+func interact(ctx context.Context, m *machine, in io.Reader, out io.Writer) (status int, err error) {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(in); scanner.Scan(); {
+			lines <- scanner.Text()
 		}
-		fmt.Fprintf(out, "[status %d after %.1f s]\n", status, time.Since(begin).Seconds())
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case line, more := <-lines:
+			if !more {
+				return status, nil
+			}
+			begin := time.Now()
+			if status, err = m.run(line, out); err != nil {
+				return 0, err
+			}
+			fmt.Fprintf(out, "[status %d after %.1f s]\n", status, time.Since(begin).Seconds())
+		}
 	}
-	return status, errors.Join(scanner.Err())
 }
