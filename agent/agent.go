@@ -65,8 +65,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 	}
 	forker := newForker()
 	a := &Agent{
-		log: log, phases: ph, forker: forker, holder: &holder{forker: forker},
-		usher: &usher{forker: forker, dir: usherDir}, events: hub, oom: oom,
+		log: log, phases: ph, forker: forker, holder: &holder{forker: forker}, usher: newUsher(forker, usherDir), events: hub, oom: oom,
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
 		forwards:   make(chan struct{}, maxForwards),

@@ -22,7 +22,11 @@ var errUnusual = errors.New("the exec wants what only libcontainer does")
 // enter has the usher run an exec, whose files are attached. Whatever the error,
 // libcontainer can be asked for the same, but when ctx has ended.
 func (c *container) enter(ctx context.Context, config *configs.Config, lp *libcontainer.Process) (*entered, error) {
-	entry, err := entryOf(c.id, config, lp)
+	known, err := c.usher.capabilities()
+	if err != nil {
+		return nil, err
+	}
+	entry, err := entryOf(c.id, config, lp, known)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +80,9 @@ func (c *container) isInOurUsers() error {
 }
 
 // entryOf translates an exec for the usher, as libcontainer would for its own process. It
-// is errUnusual if there is anything to it that the usher does not know.
-func entryOf(id string, config *configs.Config, lp *libcontainer.Process) (*reexec.Entry, error) {
+// is errUnusual if there is anything to it that the usher does not know, or capabilities
+// that are not among those known.
+func entryOf(id string, config *configs.Config, lp *libcontainer.Process, known knownCapabilities) (*reexec.Entry, error) {
 	if isUnusual(config, lp) {
 		return nil, errUnusual
 	}
@@ -109,7 +114,7 @@ func entryOf(id string, config *configs.Config, lp *libcontainer.Process) (*reex
 	if caps == nil {
 		caps = config.Capabilities
 	}
-	if !setCapabilities(e, caps) {
+	if !known.set(e, caps) {
 		return nil, errUnusual
 	}
 	return e, nil
@@ -159,18 +164,26 @@ func entryEnvironment(env []string) (out []string, findHome, ok bool) {
 	return out, findHome, true
 }
 
-// setCapabilities is false if there is one that this kernel does not know.
-func setCapabilities(e *reexec.Entry, caps *configs.Capabilities) bool {
+// knownCapabilities has the bit of each capability that the kernel has, by its name in the
+// OCI spec.
+type knownCapabilities map[string]uint64
+
+func listCapabilities() (knownCapabilities, error) {
+	list, err := capability.ListSupported()
+	if err != nil {
+		return nil, fmt.Errorf("listing the kernel's capabilities: %w", err)
+	}
+	known := make(knownCapabilities, len(list))
+	for _, c := range list {
+		known["CAP_"+strings.ToUpper(c.String())] = 1 << uint(c)
+	}
+	return known, nil
+}
+
+// set gives e the capabilities. It is false if one of them is not known.
+func (known knownCapabilities) set(e *reexec.Entry, caps *configs.Capabilities) bool {
 	if caps == nil {
 		return false
-	}
-	known, err := capability.ListSupported()
-	if err != nil {
-		return false
-	}
-	bits := make(map[string]uint64, len(known))
-	for _, c := range known {
-		bits["CAP_"+strings.ToUpper(c.String())] = 1 << uint(c)
 	}
 	for _, set := range []struct {
 		names []string
@@ -180,7 +193,7 @@ func setCapabilities(e *reexec.Entry, caps *configs.Capabilities) bool {
 		{caps.Inheritable, &e.Inheritable}, {caps.Ambient, &e.Ambient},
 	} {
 		for _, name := range set.names {
-			bit, ok := bits[name]
+			bit, ok := known[name]
 			if !ok {
 				return false
 			}

@@ -25,9 +25,15 @@ const usherTimeout = 10 * time.Second
 type usher struct {
 	forker *forker
 	dir    string // where libcontainer can put what shields the agent's program
+	// capabilities are those that it can give. They are listed when first asked for.
+	capabilities func() (knownCapabilities, error)
 
 	mu   sync.Mutex
 	conn *net.UnixConn // nil while there is no usher
+}
+
+func newUsher(forker *forker, dir string) *usher {
+	return &usher{forker: forker, dir: dir, capabilities: sync.OnceValues(listCapabilities)}
 }
 
 // admit has the usher make a process, which is the agent's child, and returns its pid.
