@@ -17,6 +17,8 @@ const (
 	Version = "0.1.0"
 
 	stateDir = "/run/hyper/state"
+	// usherDir is where the usher's program is shielded.
+	usherDir = "/run/hyper/usher"
 	// maxContainers is how many containers a guest may hold.
 	maxContainers = 1024
 )
@@ -27,6 +29,7 @@ type Agent struct {
 	phases *phases
 	forker *forker
 	holder *holder
+	usher  *usher
 	events *events
 	oom    *oomWatch
 	guest  guest
@@ -62,7 +65,7 @@ func newAgent(log *logger, ph *phases) (*Agent, error) {
 	}
 	forker := newForker()
 	a := &Agent{
-		log: log, phases: ph, forker: forker, holder: &holder{forker: forker}, events: hub, oom: oom,
+		log: log, phases: ph, forker: forker, holder: &holder{forker: forker}, usher: newUsher(forker, usherDir), events: hub, oom: oom,
 		modules:    newModules(log, "/proc/filesystems"),
 		network:    newNetwork(log),
 		forwards:   make(chan struct{}, maxForwards),
@@ -235,7 +238,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	}
 	defer release()
 	c := &container{
-		id: id, log: a.log, forker: a.forker, stateDir: stateDir, machine: a.cpus,
+		id: id, log: a.log, forker: a.forker, usher: a.usher, stateDir: stateDir, machine: a.cpus,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
 	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {

@@ -31,6 +31,7 @@ type container struct {
 	id       string
 	log      *logger
 	forker   *forker
+	usher    *usher
 	stateDir string // the directory that holds libcontainer's for each container
 	machine  *cpus
 	cgroup   cgroup
@@ -169,8 +170,8 @@ func (c *container) startInit() error {
 
 // abortProcess ends a process that nobody watches yet.
 func (c *container) abortProcess(p *process) {
-	_ = p.lp.Signal(unix.SIGKILL)
-	_, _ = p.lp.Wait()
+	_ = p.run.Signal(unix.SIGKILL)
+	_, _ = p.run.Wait()
 }
 
 // destroy undoes create, as far as that came. The container's processes must

@@ -39,6 +39,20 @@ func (p *pidfd) await() error {
 	return nil
 }
 
+// dup is a copy of the descriptor, which is the caller's to close.
+func (p *pidfd) dup() (fd int, err error) {
+	raw, err := p.f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var derr error
+	cerr := raw.Control(func(from uintptr) { fd, derr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := firstError(cerr, derr); err != nil {
+		return -1, fmt.Errorf("copying the descriptor of a process: %w", err)
+	}
+	return fd, nil
+}
+
 func (p *pidfd) close() { p.f.Close() }
 
 // exitStatus is the status of a process that ended: its code, or 128 + n if

@@ -33,10 +33,12 @@ type process struct {
 	container *container
 	lp        *libcontainer.Process
 	io        *stdio
+	run       runner // lp, but for an exec that the usher let in
 
 	mu      sync.Mutex
 	state   processState
 	pid     int    // 0 before it runs; an init has one once it is created
+	pidfd   *pidfd // closed when it has ended
 	ooms    uint64 // the cgroup's OOM kills before the process began
 	exit    exit
 	stopped chan struct{} // closed when it has exited and exit is set
@@ -49,8 +51,15 @@ type exit struct {
 	oomKilled bool
 }
 
+// runner is a process that was started: libcontainer's, or one that the usher let in.
+type runner interface {
+	Pid() (int, error)
+	Signal(os.Signal) error
+	Wait() (*os.ProcessState, error)
+}
+
 func newProcess(c *container, execID string, lp *libcontainer.Process, io *stdio) *process {
-	return &process{execID: execID, container: c, lp: lp, io: io, stopped: make(chan struct{})}
+	return &process{execID: execID, container: c, lp: lp, io: io, run: lp, stopped: make(chan struct{})}
 }
 
 // name names the process for a person.
@@ -77,7 +86,7 @@ func (p *process) want(state processState, verb string) error {
 
 // began follows the process, which libcontainer has started, to its end.
 func (p *process) began() error {
-	pid, err := p.lp.Pid()
+	pid, err := p.run.Pid()
 	if err != nil {
 		return fmt.Errorf("%s has no process: %w", p.name(), err)
 	}
@@ -86,10 +95,21 @@ func (p *process) began() error {
 		return err
 	}
 	p.mu.Lock()
-	p.pid = pid
+	p.pid, p.pidfd = pid, fd
 	p.mu.Unlock()
 	go p.watch(fd)
 	return nil
+}
+
+// dupPidfd is the process as a descriptor of the caller's own, and an error if it has ended.
+func (p *process) dupPidfd() (fd int, err error) {
+	p.mu.Lock()
+	from := p.pidfd
+	p.mu.Unlock()
+	if from == nil {
+		return -1, fmt.Errorf("%s has not begun: %w", p.name(), errdefs.ErrFailedPrecondition)
+	}
+	return from.dup()
 }
 
 // running marks the process as running, unless it has stopped already.
@@ -109,7 +129,7 @@ func (p *process) watch(fd *pidfd) {
 	}
 	at := time.Now()
 	// Its error repeats what the state says.
-	state, _ := p.lp.Wait()
+	state, _ := p.run.Wait()
 	p.stop(exit{
 		status:    exitStatus(state),
 		at:        at,
@@ -150,7 +170,7 @@ func (p *process) signal(sig unix.Signal) error {
 	}
 	err := os.ErrProcessDone
 	if state != stateStopped {
-		err = p.lp.Signal(sig)
+		err = p.run.Signal(sig)
 	}
 	switch {
 	case err == nil:
