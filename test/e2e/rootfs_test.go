@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -271,7 +270,7 @@ func testExecutables(t *testing.T, c *harness.Cell) {
 	p.Start(t)
 	want := patternSum(1000) + "\n"
 	t.Cleanup(func() { t.Logf("%d of %d rounds", strings.Count(p.Output(), want), rounds) })
-	exit := p.Wait(t, 3*time.Minute)
+	exit := p.Wait(t, 2*harness.Patience)
 	p.Delete(t)
 	stdout, stderr := p.Collect(t)
 	if exit.Status != 0 || stdout != strings.Repeat(want, rounds) {
