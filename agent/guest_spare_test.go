@@ -35,7 +35,7 @@ func TestGuestSpare(t *testing.T) {
 // lookingForSpare is a container's configuration that prints the socket of a spare
 // that waits, and what tells a spare from an ordinary init.
 func lookingForSpare(id string) *specs.Spec {
-	spec := testSpec(id, "sh", "-c", "ls /spare; cat /proc/self/oom_score_adj /proc/1/cgroup; tr '\\0' ' ' </proc/1/environ; ls /proc/1/fd; cat /proc/1/comm")
+	spec := testSpec(id, "sh", "-c", "ls /spare; cat /proc/self/oom_score_adj /proc/self/timerslack_ns /proc/1/cgroup; tr '\\0' ' ' </proc/1/environ; ls /proc/1/fd; cat /proc/1/comm")
 	score := 123
 	spec.Process.OOMScoreAdj = &score
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/spare", Type: "bind", Source: filepath.Dir(reexec.SpareSocket), Options: []string{"rbind", "ro"}})
@@ -50,6 +50,9 @@ func testSpareIsTaken(t *testing.T, g *testGuest) {
 	}
 	if strings.Contains(firstOut, "socket") {
 		t.Errorf("the first container left the spare init:\n%s", firstOut)
+	}
+	if !strings.Contains(firstOut, "\n50000\n") {
+		t.Errorf("the container of a spare init is not woken as exactly as others:\n%s", firstOut)
 	}
 	if firstOut != secondOut {
 		t.Errorf("the container of a spare init sees\n%sand one of an ordinary init\n%s", firstOut, secondOut)

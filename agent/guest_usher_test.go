@@ -15,7 +15,7 @@ import (
 
 // whatAmI prints what a process has been made: ids, capabilities, signals, limits,
 // namespaces, files. What differs from one execution to the next is left out.
-const whatAmI = `id -u; id -G; pwd; umask; tr '\0' '\n' </proc/self/environ; cat /proc/self/cgroup /proc/self/oom_score_adj
+const whatAmI = `id -u; id -G; pwd; umask; tr '\0' '\n' </proc/self/environ; cat /proc/self/cgroup /proc/self/oom_score_adj; echo slack $(cat /proc/self/timerslack_ns)
 	grep -E '^(Uid|Gid|Groups|NSsid|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Umask|Sig|Shd|Cpus_allowed_list|Threads|TracerPid)' /proc/self/status | grep -v NSsid
 	cat /proc/self/limits; cat /proc/self/mountinfo | wc -l
 	for ns in mnt pid net ipc uts cgroup user time; do readlink /proc/self/ns/$ns; done
@@ -66,6 +66,9 @@ func testExecAlike(t *testing.T, g *testGuest) {
 		theirs, want := g.exec(t, "alike", "theirs", byLibcontainer(c.p))
 		if ours.GetStatus() != theirs.GetStatus() || out != want || strings.Count(out, "\n") < 40 {
 			t.Errorf("%s: the usher's exited with %d:\n%s\nand libcontainer's with %d:\n%s", c.name, ours.GetStatus(), out, theirs.GetStatus(), want)
+		}
+		if !strings.Contains(out, "slack 50000\n") {
+			t.Errorf("%s: it is not woken as exactly as others:\n%s", c.name, out)
 		}
 		if strings.Contains(out, "SECRET") {
 			t.Errorf("%s: it has the init's environment:\n%s", c.name, out)

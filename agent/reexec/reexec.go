@@ -26,10 +26,12 @@ func init() {
 		hold()
 	}
 	if len(os.Args) == 2 && os.Args[1] == Spare && os.Getpid() == 1 && os.Getppid() == 0 {
+		beOnTime()
 		fmt.Fprintln(os.Stderr, "hyper-agent:", spare())
 		os.Exit(1)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
+		beOnTime()
 		if isExec() {
 			if err := endBySignals(); err != nil {
 				fmt.Fprintln(os.Stderr, "hyper-agent:", err)

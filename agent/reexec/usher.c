@@ -32,6 +32,7 @@
 #include <grp.h>
 #include <unistd.h>
 
+#include "slack.h"
 #include "usher.h"
 
 /* The namespaces to join. That of processes is the usher's to choose, by forking there. */
@@ -371,6 +372,7 @@ static void __attribute__((noreturn)) enter(struct request *r, const int *fds)
 	try(setsid());
 	try(join_session_keyring(r->keyring));
 	use_all_cpus();
+	try(prctl(PR_SET_TIMERSLACK, USUAL_SLACK, 0, 0, 0));
 	try(set_limits(r));
 	if (h->flags & USHER_NO_NEW_PRIVILEGES)
 		try(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
