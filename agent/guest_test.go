@@ -111,6 +111,7 @@ func agentTests() []guestTest {
 		{"many containers", testManyContainers},
 		{"clock", testClock},
 		{"descriptors", testDescriptors},
+		{"agent's slack", testAgentsSlack},
 		{"nothing left", testNothingLeft},
 		{"new session", testNewSession},
 	}
@@ -1024,6 +1025,17 @@ func testNothingLeft(t *testing.T, g *testGuest) {
 	_, out, errs := g.run(t, "left", spec)
 	if out != "left\n/cg/hyper\n0\n" {
 		t.Errorf("left behind: %q %q", out, errs)
+	}
+}
+
+// testAgentsSlack looks at when the agent's own threads are woken: see reexec/slack.c.
+func testAgentsSlack(t *testing.T, g *testGuest) {
+	spec := testSpec("slack", "cat", "/proc/1/timerslack_ns")
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
+	spec.Process.Capabilities = allCapabilities()
+	// These guests are emulated.
+	if _, out, errs := g.run(t, "slack", spec); out != "10000000\n" {
+		t.Errorf("got %q %q", out, errs)
 	}
 }
 
