@@ -25,7 +25,7 @@ func TestTemplateAndCloneArguments(t *testing.T) {
 		return joined(arguments(spec, platform{machine: MachineQ35, role: role, private: private}, fd))
 	}
 	const boot = `-kernel /proc/self/fd/3 -initrd /proc/self/fd/4 -append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests ` +
-		`noreplace-smp no_timer_check init_on_alloc=1 memhp_default_state=online swiotlb=noforce hyper.channel=serial]`
+		`noreplace-smp no_timer_check init_on_alloc=1 pci=lastbus=0 memhp_default_state=online swiotlb=noforce hyper.channel=serial]`
 	const resume = `-kernel /proc/self/fd/3 -incoming defer -S`
 	template := args(spec, saves, false)
 	for _, what := range []string{boot, "-object memory-backend-file,id=mem,size=256M,mem-path=/proc/self/fd/10,share=on", "maxmem=1024M"} {
@@ -70,7 +70,7 @@ func TestArguments(t *testing.T) {
 			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 lpj=10400000 hyper.channel=serial] ` +
+			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 pci=lastbus=0 lpj=10400000 hyper.channel=serial] ` +
 			`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 			`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
 			`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +
@@ -83,7 +83,7 @@ func TestArguments(t *testing.T) {
 				`-cpu host -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M,maxmem=1020M ` +
 				`-object memory-backend-memfd,id=mem,size=256M,share=on ` +
 				`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
-				`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests memhp_default_state=online swiotlb=noforce hyper.channel=vsock:1234 x=1 y] ` +
+				`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests pci=lastbus=0 memhp_default_state=online swiotlb=noforce hyper.channel=vsock:1234 x=1 y] ` +
 				`-chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control ` +
 				`-chardev socket,id=console,fd=7 -serial chardev:console -device pci-bridge,id=hot,chassis_nr=1,shpc=off ` +
 				`-device virtio-rng-pci,bus=hot,addr=0,disable-legacy=on ` +

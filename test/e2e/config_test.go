@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -226,4 +227,16 @@ func testSizes(t *testing.T, c *harness.Cell) {
 func testMicroVM(t *testing.T, c *harness.Cell) {
 	configure(t, c, c.GuestConfig()+"[qemu]\nmachine = \"microvm\"\naccel = \"tcg\"\n")
 	checkRefused(t, c, []string{"microvm", "q35"})
+}
+
+// testMicroVMByKVM runs a container on that machine, where KVM is.
+func testMicroVMByKVM(t *testing.T, c *harness.Cell) {
+	flags, err := os.ReadFile("/proc/cpuinfo")
+	if _, missing := os.Stat("/dev/kvm"); missing != nil || err != nil || !regexp.MustCompile(`(?m)^flags.*\b(vmx|svm)\b`).Match(flags) {
+		t.Skip("there is no KVM here that runs guests")
+	}
+	configure(t, c, c.GuestConfig()+"[qemu]\nmachine = \"microvm\"\naccel = \"kvm\"\n")
+	if r := c.Run(t, harness.Sh("echo out; exit 7")); r.Status != 7 || r.Stdout != "out\n" {
+		t.Errorf("got %+v", r)
+	}
 }

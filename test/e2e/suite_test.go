@@ -176,6 +176,7 @@ func suite() []test {
 		{name: "config/refused sizes", run: testRefusedSizes, vm: true},
 		{name: "config/sizes", run: testSizes, vm: true},
 		{name: "config/microvm", run: testMicroVM, vm: true},
+		{name: "config/microvm by KVM", run: testMicroVMByKVM, vm: true},
 
 		{name: "bundle/bad specification", run: testBadSpecification},
 		{name: "bundle/without containerd", run: testBadBundle, vm: true},
