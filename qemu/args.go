@@ -14,6 +14,9 @@ const shareChardev = "share"
 // agentPort is the name of the virtio-serial port that leads to the agent.
 const agentPort = "hyper.agent"
 
+// translatedMiB bounds what QEMU keeps of the guest's code as it has translated it.
+const translatedMiB = 128
+
 // role is what a machine is started for.
 type role int
 
@@ -177,11 +180,14 @@ func machineArgument(p platform, backend bool) string {
 // they are not faster for what a guest does while it boots, and one in twenty
 // guests with two of them died of "Oops: int3" (QEMU 7.2, Linux 6.12): a processor
 // can still execute the breakpoint by which the kernel patched its code elsewhere.
+//
+// What it has translated is kept up to so many MiB, and then all made anew. Without a
+// bound a pod that lives for long takes up to 1 GiB more of the host than its limit says.
 func accelArgument(p platform) string {
 	if p.kvm {
 		return "kvm"
 	}
-	return "tcg,thread=single"
+	return fmt.Sprintf("tcg,thread=single,tb-size=%d", translatedMiB)
 }
 
 // cpuModel is all that the accelerator has, but for an emulated guest's ERMS. By

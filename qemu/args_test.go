@@ -67,7 +67,7 @@ func TestArguments(t *testing.T) {
 		want     string
 	}{
 		{"q35, emulated", plain, platform{machine: MachineQ35, tscKHz: 2600000}, commonHead +
-			`-accel tcg,thread=single -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
+			`-accel tcg,thread=single,tb-size=128 -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
 			`-append [console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests noreplace-smp no_timer_check tsc=reliable tsc_early_khz=2600000 pci=lastbus=0 lpj=10400000 hyper.channel=serial] ` +
@@ -93,7 +93,7 @@ func TestArguments(t *testing.T) {
 				`-object memory-backend-memfd,id=more,size=764M,share=on ` +
 				`-device virtio-mem-pci,id=growth,memdev=more,block-size=4M,requested-size=0`},
 		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +
-			`-accel tcg,thread=single -machine microvm,dump-guest-core=off,mem-merge=off ` +
+			`-accel tcg,thread=single,tb-size=128 -machine microvm,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-global virtio-mmio.force-legacy=false ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
