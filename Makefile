@@ -109,7 +109,7 @@ test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on 
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full HYPER_TEST_TEMPLATES=off $(GO) test -count=1 -timeout 80m ./test/e2e
 
 # What of the end-to-end tests runs on the other host.
-HOST_TESTS ?= ^(run|task|network|processors|config)$$/^(exit_status|metrics|given|follow_the_pod|microvm)$$
+HOST_TESTS ?= ^(run|task|network|template)$$/^(exit_status|metrics|given|start)$$
 
 test-host: setup build guest kernel containerd ## Run some tests on an emulated host with KVM, vhost and cgroups of version 2 (HOST_TESTS=…)
 	HYPER_OUTPUT=$(OUTPUT) hack/test-host '$(HOST_TESTS)' $(HOST_TEMPLATES)
