@@ -68,7 +68,7 @@ func run(ctx context.Context, spec machineSpec, script string) (status int, err 
 	}
 	m, err := boot(ctx, spec, parts)
 	if err != nil {
-		return 0, err
+		return 0, errors.Join(context.Cause(ctx), err)
 	}
 	defer m.end()
 	if status, err := m.run(prelude(parts), os.Stderr); err != nil || status != 0 {
