@@ -10,11 +10,10 @@ import (
 )
 
 // bindPrepared binds a source by a mount that is what it is to be before anybody sees
-// it: private, or with other owners of its files.
+// it: private, read-only, or with other owners of its files.
 //
-// The mounts are made private before they are put into the share: what is put
-// there is copied at once to the file system daemon's mounts, and a copy that was
-// still tied to the host's would stay so.
+// What is put into the share is copied at once to the file system daemon's mounts, and the
+// copy keeps what the mount was then: tied to the host's, or writable.
 func bindPrepared(m virtcontainers.HostMount, target string, maps *idMaps) error {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	recursive := uint(0)
@@ -38,7 +37,7 @@ func bindPrepared(m virtcontainers.HostMount, target string, maps *idMaps) error
 		}
 	}
 	if m.ReadOnly {
-		if err := makeReadOnly(tree, ""); err != nil {
+		if err := makeReadOnly(tree); err != nil {
 			return fmt.Errorf("making the bind of %s read-only: %w", m.Source, err)
 		}
 	}
@@ -48,9 +47,9 @@ func bindPrepared(m virtcontainers.HostMount, target string, maps *idMaps) error
 	return nil
 }
 
-// makeReadOnly makes a mount read-only and all that is mounted below it: to the guest
-// they are one, and read-only for the container.
-func makeReadOnly(dir int, path string) error {
+// makeReadOnly makes a tree of mounts read-only: to the guest they are one, and read-only
+// for the container.
+func makeReadOnly(tree int) error {
 	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	return unix.MountSetattr(dir, path, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &readOnly)
+	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &readOnly)
 }

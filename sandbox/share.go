@@ -123,10 +123,14 @@ func removeMountPoints(dir string) error {
 }
 
 func makeMount(m virtcontainers.HostMount, target string, maps *idMaps) error {
-	if m.Private || !m.IDs.IsZero() {
-		// A host before Linux 5.12 cannot, and binds as for a mount that is not private.
-		if err := bindPrepared(m, target, maps); !errors.Is(err, unix.ENOSYS) || !m.IDs.IsZero() {
+	if m.Type == "bind" && (m.Private || m.ReadOnly || !m.IDs.IsZero()) {
+		err := bindPrepared(m, target, maps)
+		if !errors.Is(err, unix.ENOSYS) {
 			return err
+		}
+		// A host before Linux 5.12 cannot. What is only private is bound as others are.
+		if m.ReadOnly || !m.IDs.IsZero() {
+			return fmt.Errorf("%w: the host needs Linux 5.12", err)
 		}
 	}
 	options := m.Options
@@ -135,12 +139,6 @@ func makeMount(m virtcontainers.HostMount, target string, maps *idMaps) error {
 	}
 	if err := (&mount.Mount{Type: m.Type, Source: m.Source, Options: options}).Mount(target); err != nil {
 		return fmt.Errorf("mounting %s (%s) for the container: %w", m.Source, m.Type, err)
-	}
-	if m.ReadOnly {
-		// A host before Linux 5.12 has only the uppermost mount read-only.
-		if err := makeReadOnly(unix.AT_FDCWD, target); err != nil && !errors.Is(err, unix.ENOSYS) {
-			return fmt.Errorf("making the mount of %s read-only for the container: %w", m.Source, err)
-		}
 	}
 	return nil
 }
