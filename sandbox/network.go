@@ -109,6 +109,8 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	if reflect.DeepEqual(now, n.applied) {
 		return nil
 	}
+	// What fails from here on is to be tried again, though the network be the old one again.
+	n.applied = virtcontainers.Network{}
 	// What was replaced by something with its address, or has another address.
 	if err := n.unplug(ctx, now, func(c *card) bool { return slices.ContainsFunc(now.Interfaces, c.bars) }); err != nil {
 		return err

@@ -57,9 +57,9 @@ func hostSession(conn net.Conn, c *yamux.Config) (*Session, error) {
 // refuse ends the session if the guest opens a stream, which is the host's alone to do:
 // each would hold a window of bytes that nobody reads. It returns when the session ends.
 func (s *Session) refuse() {
-	if _, err := s.mux.AcceptStream(); err == nil {
-		s.mux.Close()
-	}
+	// An error is the session's end, or that the guest does not read that it has one.
+	_, _ = s.mux.AcceptStream()
+	s.mux.Close()
 }
 
 // Probe greets the guest at the other end of conn and waits, until ctx ends, for
@@ -137,8 +137,8 @@ func awaitBegin(port io.ReadWriter, fit func() error) error {
 	}
 }
 
-// config has no keep-alive: a guest that is paused must not lose its session,
-// and one that died is noticed by its process.
+// config has no keep-alive: a guest that is not executed for some time must not lose its
+// session, and one that died is noticed by its process.
 func config() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.AcceptBacklog = backlog

@@ -261,12 +261,11 @@ func TestAGuestThatTakesNoStreamEndsTheSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	conn, err := host.Open(Header{Stdio, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("read from a stream that was never taken")
+	// The time may be over before the stream's header is written.
+	if conn, err := host.Open(Header{Stdio, 1}); err == nil {
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("read from a stream that was never taken")
+		}
 	}
 	select {
 	case <-host.Done():

@@ -212,16 +212,17 @@ func (h hierarchy) empty(name string) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	var errs []error
 	for field := range strings.FieldsSeq(string(procs)) {
 		pid, err := strconv.Atoi(field)
-		if err != nil {
-			return false, err
+		if err == nil {
+			err = enter(h.dir(h.home), pid)
 		}
-		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
-			return false, err
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, err)
 		}
 	}
-	return false, nil
+	return false, errors.Join(errs...)
 }
 
 func enter(dir string, pid int) error {
