@@ -63,7 +63,7 @@ func (c *container) enter(ctx context.Context, config *configs.Config, lp *libco
 }
 
 // isInOurUsers is errUnusual if the container's init has left the guest's user namespace,
-// as it may do if it is able to: who enters the container is to follow it there.
+// as it may do if it is able to: who enters then is libcontainer's to decide.
 func (c *container) isInOurUsers() error {
 	_, pid := c.init.current()
 	var ours, theirs unix.Stat_t

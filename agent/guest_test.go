@@ -84,6 +84,7 @@ func agentTests() []guestTest {
 		{"exec unusual", testExecUnusual},
 		{"exec refused", testExecRefused},
 		{"usher ends", testUsherEnds},
+		{"usher ends when asked", testUsherEndsWhenAsked},
 		{"exec terminal", testExecTerminal},
 		{"exec errors", testExecErrors},
 		{"many execs", testManyExecs},

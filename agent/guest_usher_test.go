@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -181,13 +182,7 @@ func testUsherEnds(t *testing.T, g *testGuest) {
 	if !g.usherWorks(t, "usher") {
 		t.Fatal("there is no usher")
 	}
-	exit, out, errs := g.run(t, "killer", rootSpec("killer", "sh", "-c", `
-		for p in /proc/[0-9]*; do
-			read name <$p/comm && [ "$name" = usher ] && kill -9 ${p#/proc/} && echo killed
-		done 2>/dev/null; true`))
-	if exit.GetStatus() != 0 || out != "killed\n" {
-		t.Fatalf("killing the usher: %d %s%s", exit.GetStatus(), out, errs)
-	}
+	g.signalUsher(t, "KILL")
 	for i := range 2 {
 		if exit, out := g.exec(t, "usher", fmt.Sprint("e", i), execSpec("echo", "in")); exit.GetStatus() != 0 || out != "in\n" {
 			t.Errorf("exec %d after its end: %d %q", i, exit.GetStatus(), out)
@@ -197,8 +192,60 @@ func testUsherEnds(t *testing.T, g *testGuest) {
 		t.Error("there is no other usher")
 	}
 	// It is in no container's sight, and nothing of ours is where a program begins.
-	_, out = g.exec(t, "usher", "ps", execSpec("ps", "-o", "comm"))
+	_, out := g.exec(t, "usher", "ps", execSpec("ps", "-o", "comm"))
 	if got := strings.Fields(out); !slices.Equal(got, []string{"COMMAND", "sleep", "ps"}) {
 		t.Errorf("the container's processes are %q", got)
+	}
+}
+
+// signalUsher does what somebody may who sees all of the guest's processes.
+func (g *testGuest) signalUsher(t *testing.T, signal string) {
+	t.Helper()
+	exit, out, errs := g.run(t, "signal", rootSpec("signal", "sh", "-c", `
+		for p in /proc/[0-9]*; do
+			read name <$p/comm && [ "$name" = usher ] && kill -`+signal+` ${p#/proc/} && echo sent
+		done 2>/dev/null; true`))
+	if exit.GetStatus() != 0 || out != "sent\n" {
+		t.Fatalf("sending the usher SIG%s: %d %s%s", signal, exit.GetStatus(), out, errs)
+	}
+}
+
+// testUsherEndsWhenAsked: an exec is executed once, though the usher was asked for it and
+// has ended before it answered.
+func testUsherEndsWhenAsked(t *testing.T, g *testGuest) {
+	g.sleeper(t, "asked", nil)
+	defer g.delete(t, "asked")
+	if !g.usherWorks(t, "asked") {
+		t.Fatal("there is no usher")
+	}
+	g.signalUsher(t, "STOP")
+	s := g.open(t, "o")
+	if err := g.addExec(t, "asked", "e", execSpec("echo", "once"), s); err != nil {
+		t.Fatal(err)
+	}
+	ref := &agentv1.ProcessRef{ContainerId: "asked", ExecId: "e"}
+	started := make(chan error, 1)
+	ctx := testCtx(t)
+	go func() {
+		_, err := g.api.StartProcess(ctx, ref)
+		started <- err
+	}()
+	select {
+	case err := <-started:
+		t.Errorf("the usher is stopped, and yet the exec was started (%v)", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	g.signalUsher(t, "KILL")
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	if out := <-readAll(s.stdout); out != "once\n" {
+		t.Errorf("it says %q", out)
+	}
+	if exit, err := g.api.WaitProcess(ctx, ref); err != nil || exit.GetStatus() != 0 {
+		t.Errorf("%v %v", exit, err)
+	}
+	if _, err := g.api.DeleteProcess(ctx, ref); err != nil {
+		t.Error(err)
 	}
 }

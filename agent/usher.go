@@ -17,8 +17,9 @@ import (
 	"github.com/hyperhq/hyper/agent/reexec"
 )
 
-// usherTimeout bounds what the usher does for a process: it only forks.
-const usherTimeout = 10 * time.Second
+// usherTimeout bounds what the usher does for a process: it only forks. A guest that was
+// not executed for some time is no reason to give it up.
+const usherTimeout = time.Minute
 
 // usher is the process that lets others into containers. It is started when it is first
 // wanted, and again if it has ended.
@@ -28,41 +29,91 @@ type usher struct {
 	// capabilities are those that it can give. They are listed when first asked for.
 	capabilities func() (knownCapabilities, error)
 
-	mu   sync.Mutex
-	conn *net.UnixConn // nil while there is no usher
+	// turn has room for the one who asks it; process is of whose turn it is, and nil
+	// while there is none.
+	turn    chan struct{}
+	process *usherProcess
+}
+
+// usherProcess is an usher that was started.
+type usherProcess struct {
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when it has ended
 }
 
 func newUsher(forker *forker, dir string) *usher {
-	return &usher{forker: forker, dir: dir, capabilities: sync.OnceValues(listCapabilities)}
+	return &usher{
+		forker: forker, dir: dir, turn: make(chan struct{}, 1),
+		capabilities: sync.OnceValues(listCapabilities),
+	}
 }
 
 // admit has the usher make a process, which is the agent's child, and returns its pid.
-func (u *usher) admit(entry, rights []byte) (pid int, err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.conn == nil {
-		if u.conn, err = u.start(); err != nil {
+// When it fails none is left.
+func (u *usher) admit(ctx context.Context, entry, rights []byte) (pid int, err error) {
+	select {
+	case u.turn <- struct{}{}:
+		defer func() { <-u.turn }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for the usher: %w", ctx.Err())
+	}
+	if u.process == nil {
+		if u.process, err = u.start(); err != nil {
 			return 0, fmt.Errorf("starting the usher: %w", err)
 		}
 	}
-	answer := make([]byte, 8)
-	n := 0
-	err = u.conn.SetDeadline(time.Now().Add(usherTimeout))
-	if err == nil {
-		_, _, err = u.conn.WriteMsgUnix(entry, rights, nil)
-	}
-	if err == nil {
-		n, err = u.conn.Read(answer)
-	}
+	answer, err := u.process.ask(entry, rights)
 	if err != nil {
-		u.conn.Close() // which ends it
-		u.conn = nil
+		u.process.end()
+		u.process = nil
 		return 0, fmt.Errorf("asking the usher for a process: %w", err)
 	}
-	return reexec.EntryPID(answer[:n])
+	return reexec.EntryPID(answer)
 }
 
-func (u *usher) start() (*net.UnixConn, error) {
+func (p *usherProcess) ask(entry, rights []byte) (answer []byte, err error) {
+	if err := p.conn.SetDeadline(time.Now().Add(usherTimeout)); err != nil {
+		return nil, err
+	}
+	if _, _, err := p.conn.WriteMsgUnix(entry, rights, nil); err != nil {
+		return nil, err
+	}
+	return p.answer()
+}
+
+func (p *usherProcess) answer() ([]byte, error) {
+	answer := make([]byte, 8)
+	n, err := p.conn.Read(answer)
+	return answer[:n], err
+}
+
+// end ends it, and the process that it may have made without our knowing: that waits for
+// a word before it executes anything, and then for somebody to hear of its end.
+func (p *usherProcess) end() {
+	_ = p.cmd.Process.Kill()
+	<-p.gone
+	defer p.conn.Close()
+	if p.conn.SetDeadline(time.Now().Add(time.Second)) != nil {
+		return
+	}
+	answer, err := p.answer()
+	if err != nil {
+		return
+	}
+	if pid, err := reexec.EntryPID(answer); err == nil {
+		killAndWait(pid)
+	}
+}
+
+func killAndWait(pid int) {
+	if p, err := os.FindProcess(pid); err == nil {
+		_ = p.Kill()
+		_, _ = p.Wait()
+	}
+}
+
+func (u *usher) start() (*usherProcess, error) {
 	// A container must not find the agent's own program in /proc.
 	if err := os.MkdirAll(u.dir, 0o700); err != nil {
 		return nil, err
@@ -72,7 +123,7 @@ func (u *usher) start() (*net.UnixConn, error) {
 		return nil, fmt.Errorf("copying the agent's program: %w", err)
 	}
 	defer exe.Close()
-	ours, theirs, err := seqpacketPair()
+	ours, theirs, err := socketPair(unix.SOCK_SEQPACKET)
 	if err != nil {
 		return nil, err
 	}
@@ -87,13 +138,17 @@ func (u *usher) start() (*net.UnixConn, error) {
 		ours.Close()
 		return nil, err
 	}
-	go func() { _ = cmd.Wait() }() // it ends with our end of the socket, at the latest
-	return ours, nil
+	p := &usherProcess{conn: ours, cmd: cmd, gone: make(chan struct{})}
+	go func() {
+		defer close(p.gone)
+		_ = cmd.Wait() // it ends with our end of the socket, at the latest
+	}()
+	return p, nil
 }
 
-// seqpacketPair makes two ends of a socket that keeps messages apart.
-func seqpacketPair() (ours *net.UnixConn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+// socketPair makes two ends of a socket of a type.
+func socketPair(kind int) (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a pair of sockets: %w", err)
 	}
@@ -115,13 +170,13 @@ func (u *usher) letIn(ctx context.Context, entry *reexec.Entry, files reexec.Ent
 	if err != nil {
 		return nil, err
 	}
-	status, theirs, err := os.Pipe()
+	status, theirs, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
-		return nil, fmt.Errorf("making a pipe: %w", err)
+		return nil, err
 	}
 	defer status.Close()
 	files.Status = int(theirs.Fd())
-	pid, err := u.admit(message, files.Rights())
+	pid, err := u.admit(ctx, message, files.Rights())
 	theirs.Close()
 	if err != nil {
 		return nil, err
@@ -130,18 +185,19 @@ func (u *usher) letIn(ctx context.Context, entry *reexec.Entry, files reexec.Ent
 	if err != nil {
 		return nil, fmt.Errorf("finding process %d: %w", pid, err)
 	}
-	if err := awaitExec(ctx, status); err != nil {
-		_ = p.Kill()
-		_, _ = p.Wait()
+	if err := goAhead(ctx, status); err != nil {
+		killAndWait(pid)
 		return nil, err
 	}
 	return &entered{p}, nil
 }
 
-// awaitExec waits until the pipe is closed, as it is when a program is executed.
-func awaitExec(ctx context.Context, status *os.File) error {
+// goAhead lets a process execute its program, and waits until it does or is gone: then
+// the stream is closed.
+func goAhead(ctx context.Context, status *net.UnixConn) error {
 	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	_, _ = status.Write([]byte{1}) // one that is gone has said why
 	failure := make([]byte, 64)
 	n, err := status.Read(failure)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -151,8 +151,10 @@ static const char *home_of(uid_t uid, char *buf, size_t size)
 
 	if (fd < 0)
 		return errno == ENOENT ? "/" : NULL;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(fd);
 		return NULL;
+	}
 	while ((n = read(fd, buf + len, size - 1 - len)) > 0)
 		len += n;
 	close(fd);
@@ -353,18 +355,43 @@ static void execute(const struct request *r)
 	errno = ENOENT;
 }
 
+/* is_own_user_namespace says whether a process is in the caller's: that nobody can join. */
+static int is_own_user_namespace(int pidfd)
+{
+	return setns(pidfd, CLONE_NEWUSER) < 0 && errno == EINVAL;
+}
+
+/* await_go waits until the agent knows of this process. One that it does not know must not
+ * execute: it would be nobody's, and libcontainer would do the same once more. */
+static void await_go(int status)
+{
+	char go;
+	ssize_t n;
+
+	do
+		n = read(status, &go, 1);
+	while (n < 0 && errno == EINTR);
+	if (n != 1)
+		_exit(255);
+}
+
 /* enter is the life of a process that was let in. Of what it has, the container's
  * processes shall see nothing. */
-static void __attribute__((noreturn)) enter(struct request *r, const int *fds)
+static void __attribute__((noreturn)) enter(struct request *r, const int *fds, int home)
 {
 	const struct usher_request *h = r->head;
 	int status = fds[USHER_STATUS], i;
 
+	/* The container sees this process already. */
+	try(close(USHER_SOCKET));
+	try(close(home));
+	try(close(fds[USHER_CGROUP]));
 	if (h->flags & USHER_OOM_SCORE_ADJ)
 		try(set_oom_score_adj(h->oom_score_adj)); /* /proc is the guest's as yet */
 	for (i = 0; i < 3; i++)
 		try(dup3(fds[USHER_STDIO + i], i, 0));
 	try(setns(fds[USHER_PIDFD], JOINED));
+	try(is_own_user_namespace(fds[USHER_PIDFD]) - 1);
 	/* Nothing that is ours may be here when a path is looked up that others have made. */
 	try(close_range(3, status - 1, 0));
 	try(close_range(status + 1, ~0u, 0));
@@ -383,6 +410,7 @@ static void __attribute__((noreturn)) enter(struct request *r, const int *fds)
 	try(become_user(r));
 	try(is_inside() - 1);
 	try(set_capabilities(h));
+	await_go(status);
 	execute(r);
 	fail(status, __LINE__);
 }
@@ -398,7 +426,7 @@ static int let_in(struct request *r, const int *fds, int home)
 		return -errno;
 	pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0)
-		enter(r, fds);
+		enter(r, fds, home);
 	error = errno;
 	if (setns(home, CLONE_NEWPID) < 0)
 		_exit(1); /* nobody is let in at the wrong door */
@@ -419,7 +447,8 @@ static ssize_t receive(int *fds)
 	do
 		n = recvmsg(USHER_SOCKET, &msg, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n <= 0 || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || control.hdr.cmsg_type != SCM_RIGHTS ||
+	if (n <= 0 || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || control.hdr.cmsg_level != SOL_SOCKET ||
+	    control.hdr.cmsg_type != SCM_RIGHTS ||
 	    control.hdr.cmsg_len != CMSG_LEN(USHER_DESCRIPTORS * sizeof(int)))
 		return 0;
 	memcpy(fds, CMSG_DATA(&control.hdr), USHER_DESCRIPTORS * sizeof(int));

@@ -137,8 +137,8 @@ func EntryPID(answer []byte) (int, error) {
 	return int(pid), nil
 }
 
-// EntryFailure says what is read from the status pipe: nil, if that is nothing, which is
-// when the program was executed.
+// EntryFailure says what is read from the status stream: nil, if that is nothing, which is
+// when the program was executed, or the process killed before it could tell.
 func EntryFailure(status []byte) error {
 	switch len(status) {
 	case 0:

@@ -12,7 +12,7 @@
 /* The descriptors that come with a request, in this order. The standard ones come last. */
 #define USHER_PIDFD 0  /* of the container's init, whose namespaces are joined */
 #define USHER_CGROUP 1 /* the directory of the cgroup to be in */
-#define USHER_STATUS 2 /* a pipe, on which nothing comes if the program was executed */
+#define USHER_STATUS 2 /* a stream: a byte for it to execute, and the end or a failure back */
 #define USHER_STDIO 3
 #define USHER_DESCRIPTORS 6
 
@@ -37,7 +37,7 @@ struct usher_limit {
 	uint64_t resource, soft, hard;
 };
 
-/* What is read from the pipe of a process that did not come to execute its program. */
+/* What is read from the stream of a process that did not come to execute its program. */
 struct usher_failure {
 	int32_t step, error; /* line of usher.c, errno */
 };
