@@ -15,7 +15,6 @@ func testRustVirtiofsd(t *testing.T, c *harness.Cell) {
 		t.Skip("no virtiofsd in Rust in the cache: run `make virtiofsd`")
 	}
 	c.DropInFor(t, "20-virtiofsd.toml", fmt.Sprintf("[virtiofsd]\npath = %q\n", path))
-	rootfsBy(t, c, "share")
 	for _, test := range []test{
 		{name: "its processes", run: func(t *testing.T, c *harness.Cell) {
 			running(t, c)
@@ -41,6 +40,7 @@ func testRustVirtiofsd(t *testing.T, c *harness.Cell) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.CheckLeaks(t)
+			rootfsBy(t, c, "share") // for each: some choose it themselves, and undo that
 			test.run(t, c)
 		})
 	}
