@@ -182,6 +182,8 @@ func (p *Plan) checkSections(at Placement) error {
 	return nil
 }
 
+// planRootfs has the guest make a root filesystem read-only, as it is to be, and not the
+// host: the container's mount points are made in it first.
 func (p *Plan) planRootfs(at Placement) error {
 	root := p.Guest.Root
 	if at.GuestRootfs != "" {
@@ -193,11 +195,10 @@ func (p *Plan) planRootfs(at Placement) error {
 		source = path.Join(at.Bundle, source)
 	}
 	root.Path = p.share(at, HostMount{
-		Type:     "bind",
-		Source:   source,
-		Options:  []string{"rbind"},
-		Target:   RootfsTarget,
-		ReadOnly: root.Readonly,
+		Type:    "bind",
+		Source:  source,
+		Options: []string{"rbind"},
+		Target:  RootfsTarget,
 	})
 	return nil
 }

@@ -93,7 +93,7 @@ func TestRootfs(t *testing.T) {
 	for path, source := range map[string]string{"rootfs": "/bundle/rootfs", "/elsewhere": "/elsewhere"} {
 		for _, readonly := range []bool{false, true} {
 			p := plan(t, newSpec(func(s *specs.Spec) { s.Root = &specs.Root{Path: path, Readonly: readonly} }))
-			want := HostMount{Type: "bind", Source: source, Options: []string{"rbind"}, Target: "rootfs", ReadOnly: readonly}
+			want := HostMount{Type: "bind", Source: source, Options: []string{"rbind"}, Target: "rootfs"}
 			if !reflect.DeepEqual(p.Mounts, []HostMount{want}) {
 				t.Errorf("%s: host mounts %+v, want %+v", path, p.Mounts, want)
 			}
