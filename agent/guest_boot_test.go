@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -360,6 +361,20 @@ func testSpec(id string, args ...string) *specs.Spec {
 }
 
 // allCapabilities are all that there are.
+// guestPIDsSpec is a container among all processes of the guest.
+func guestPIDsSpec(id string, args ...string) *specs.Spec {
+	spec := testSpec(id, args...)
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	return spec
+}
+
+// rootSpec is one that may do to them what root may.
+func rootSpec(id string, args ...string) *specs.Spec {
+	spec := guestPIDsSpec(id, args...)
+	spec.Process.Capabilities = allCapabilities()
+	return spec
+}
+
 func allCapabilities() *specs.LinuxCapabilities {
 	list := capability.ListKnown()
 	names := make([]string, len(list))

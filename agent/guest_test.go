@@ -418,8 +418,7 @@ func testBurst(t *testing.T, g *testGuest) {
 
 func testGrandchild(t *testing.T, g *testGuest) {
 	// Without a PID namespace of its own the grandchild outlives the init.
-	spec := testSpec("grand", "sh", "-c", "(trap '' HUP; sleep 2; echo later) & echo now")
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
+	spec := guestPIDsSpec("grand", "sh", "-c", "(trap '' HUP; sleep 2; echo later) & echo now")
 	s := g.open(t, "oe")
 	if err := g.create(t, "grand", spec, s); err != nil {
 		t.Fatal(err)
@@ -941,8 +940,7 @@ func testOutOfMemory(t *testing.T, g *testGuest) {
 
 func testOrphans(t *testing.T, g *testGuest) {
 	// Processes without a PID namespace: their orphans are the agent's.
-	spec := testSpec("orphan", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do (sh -c 'sleep 0.0$RANDOM & exit 0' &) ; done; sleep 1; ps -o stat,comm | grep -c '^Z'")
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
+	spec := guestPIDsSpec("orphan", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do (sh -c 'sleep 0.0$RANDOM & exit 0' &) ; done; sleep 1; ps -o stat,comm | grep -c '^Z'")
 	_, out, _ := g.run(t, "orphan", spec)
 	if strings.TrimSpace(out) != "0" {
 		t.Errorf("%s zombies", out)
@@ -1017,8 +1015,7 @@ func testClock(t *testing.T, g *testGuest) {
 }
 
 func testNothingLeft(t *testing.T, g *testGuest) {
-	spec := testSpec("left", "sh", "-c", `ls /state; find /cg -mindepth 1 -type d | grep -v left; grep -c ctr/rootfs /proc/1/mountinfo`)
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
+	spec := guestPIDsSpec("left", "sh", "-c", `ls /state; find /cg -mindepth 1 -type d | grep -v left; grep -c ctr/rootfs /proc/1/mountinfo`)
 	spec.Mounts = append(spec.Mounts,
 		specs.Mount{Destination: "/state", Type: "bind", Source: stateDir, Options: []string{"bind", "ro"}},
 		specs.Mount{Destination: "/cg", Type: "bind", Source: cgroupRoot, Options: []string{"bind", "ro"}},
@@ -1031,11 +1028,8 @@ func testNothingLeft(t *testing.T, g *testGuest) {
 
 // testAgentsSlack looks at when the agent's own threads are woken: see reexec/slack.c.
 func testAgentsSlack(t *testing.T, g *testGuest) {
-	spec := testSpec("slack", "cat", "/proc/1/timerslack_ns")
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
-	spec.Process.Capabilities = allCapabilities()
 	// These guests are emulated.
-	if _, out, errs := g.run(t, "slack", spec); out != "10000000\n" {
+	if _, out, errs := g.run(t, "slack", rootSpec("slack", "cat", "/proc/1/timerslack_ns")); out != "10000000\n" {
 		t.Errorf("got %q %q", out, errs)
 	}
 }
@@ -1045,15 +1039,16 @@ func testAgentsSlack(t *testing.T, g *testGuest) {
 func testDescriptors(t *testing.T, g *testGuest) {
 	count := func(id string) (files, threads int) {
 		t.Helper()
-		spec := testSpec(id, "sh", "-c", "ls /proc/1/fd | wc -l; ls /proc/1/task | wc -l")
-		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "pid" })
-		spec.Process.Capabilities = allCapabilities()
+		spec := rootSpec(id, "sh", "-c", "ls /proc/1/fd | wc -l; ls /proc/1/task | wc -l")
 		_, out, errs := g.run(t, id, spec)
 		if n, err := fmt.Sscan(out, &files, &threads); n != 2 || files == 0 {
 			t.Fatalf("%q %q %v", out, errs, err)
 		}
 		return files, threads
 	}
+	// The usher stays, if an earlier test has not left one.
+	g.withUsher(t, "first")
+	g.delete(t, "first")
 	before, threadsBefore := count("fd1")
 	g.sleeper(t, "fds", nil)
 	for i := range 5 {

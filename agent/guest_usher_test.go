@@ -96,6 +96,15 @@ func (g *testGuest) usherWorks(t *testing.T, id string) bool {
 	return pids[1] == pids[0]+1 && pids[2] == pids[1]+1
 }
 
+// withUsher starts a container that sleeps, to which the usher lets execs in.
+func (g *testGuest) withUsher(t *testing.T, id string) {
+	t.Helper()
+	g.sleeper(t, id, nil)
+	if !g.usherWorks(t, id) {
+		t.Fatal("there is no usher")
+	}
+}
+
 // testExecUnusual: what the usher does not know is still done.
 func testExecUnusual(t *testing.T, g *testGuest) {
 	errno := uint(unix.EXDEV)
@@ -167,21 +176,10 @@ func testExecRefused(t *testing.T, g *testGuest) {
 	}
 }
 
-// rootSpec is a container that sees and may end all processes of the guest.
-func rootSpec(id string, args ...string) *specs.Spec {
-	spec := testSpec(id, args...)
-	spec.Process.Capabilities = allCapabilities()
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
-	return spec
-}
-
 // testUsherEnds: execs go on without the usher, and there is another soon.
 func testUsherEnds(t *testing.T, g *testGuest) {
-	g.sleeper(t, "usher", nil)
+	g.withUsher(t, "usher")
 	defer g.delete(t, "usher")
-	if !g.usherWorks(t, "usher") {
-		t.Fatal("there is no usher")
-	}
 	g.signalUsher(t, "KILL")
 	for i := range 2 {
 		if exit, out := g.exec(t, "usher", fmt.Sprint("e", i), execSpec("echo", "in")); exit.GetStatus() != 0 || out != "in\n" {
@@ -213,11 +211,8 @@ func (g *testGuest) signalUsher(t *testing.T, signal string) {
 // testUsherEndsWhenAsked: an exec is executed once, though the usher was asked for it and
 // has ended before it answered.
 func testUsherEndsWhenAsked(t *testing.T, g *testGuest) {
-	g.sleeper(t, "asked", nil)
+	g.withUsher(t, "asked")
 	defer g.delete(t, "asked")
-	if !g.usherWorks(t, "asked") {
-		t.Fatal("there is no usher")
-	}
 	g.signalUsher(t, "STOP")
 	s := g.open(t, "o")
 	if err := g.addExec(t, "asked", "e", execSpec("echo", "once"), s); err != nil {

@@ -63,18 +63,8 @@ func TestLimitCPUs(t *testing.T) {
 	if _, err := os.Stat(controller); err != nil {
 		t.Skipf("no cgroups of version 1 here: %v", err)
 	}
-	above := fmt.Sprintf("/hyper-test-cpus-%d", os.Getpid())
 	h := hierarchy{mount: controller}
-	if err := os.MkdirAll(h.dir(above+"/pod"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for _, dir := range []string{above + "/pod", above} {
-			if err := os.Remove(h.dir(dir)); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	above := groupAbovePod(t, h)
 	g := &Group{path: above + "/pod", hierarchies: []hierarchy{h}}
 	quota := h.dir(g.path) + "/cpu.cfs_quota_us"
 	for _, count := range []uint32{2, 5, 1} {
@@ -99,8 +89,21 @@ func TestLimitCPUsOfVersion2(t *testing.T) {
 	if has, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers")); err != nil || !strings.Contains(" "+string(has), " cpu ") {
 		t.Skipf("no processor time in cgroups of version 2 here: %q, %v", has, err)
 	}
-	above := fmt.Sprintf("/hyper-test-cpus-%d", os.Getpid())
 	h := hierarchy{mount: mount, unified: true}
+	above := groupAbovePod(t, h)
+	h.delegate(above + "/pod")
+	if err := h.limitCPUs(above+"/pod", 3); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, h.dir(above+"/pod/cpu.max")); got != "300000 100000" {
+		t.Errorf("the group may use %q", got)
+	}
+}
+
+// groupAbovePod makes a group with another in it, called pod.
+func groupAbovePod(t *testing.T, h hierarchy) string {
+	t.Helper()
+	above := fmt.Sprintf("/hyper-test-cpus-%d", os.Getpid())
 	if err := os.MkdirAll(h.dir(above+"/pod"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -111,11 +114,5 @@ func TestLimitCPUsOfVersion2(t *testing.T) {
 			}
 		}
 	})
-	h.delegate(above + "/pod")
-	if err := h.limitCPUs(above+"/pod", 3); err != nil {
-		t.Fatal(err)
-	}
-	if got := content(t, h.dir(above+"/pod/cpu.max")); got != "300000 100000" {
-		t.Errorf("the group may use %q", got)
-	}
+	return above
 }

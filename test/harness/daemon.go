@@ -158,7 +158,7 @@ func (d *daemon) end(sig unix.Signal) error {
 	case <-time.After(Slowly(TeardownLimit)):
 		d.cmd.Process.Kill()
 		<-d.done
-		return fmt.Errorf("containerd did not end within %v of signal %d", TeardownLimit, sig)
+		return fmt.Errorf("containerd did not end within %v of signal %d", Slowly(TeardownLimit), sig)
 	}
 }
 
