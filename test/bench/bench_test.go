@@ -116,10 +116,10 @@ func TestGuard(t *testing.T) {
 // A promise about what nobody measures would never be kept or broken.
 func TestFiguresAreMeasured(t *testing.T) {
 	measured := map[string]bool{}
-	for _, q := range []report.Quantity{runFirstByte, runWhole, execWhole, deleteAll, parallelUp, parallelDown, slopePSS, slopeTaken} {
+	for _, q := range []report.Quantity{runFirstByte, runWhole, execWhole, deleteAll, parallelUp, parallelDown, slopePSS, slopeTaken, bootFirstWord} {
 		measured[q.Name] = true
 	}
-	known := []string{hyper, cold, pool, runc}
+	known := []string{hyper, cold, pool, runc, bare}
 	for _, f := range figures(counts{1, 100}) {
 		for _, ref := range []report.Ref{f.Ours, f.Over} {
 			if ref != (report.Ref{}) && (!measured[ref.Quantity] || !slices.Contains(known, ref.Of)) {

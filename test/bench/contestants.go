@@ -49,7 +49,8 @@ const (
 	cold  = "cold"  // every machine boots
 	pool  = "pool"  // machines are made ahead
 	runc  = "runc"
-	least = "floor" // the boot of a guest that does nothing
+	bare  = "bare"  // the boot of a guest that does nothing, by bare arguments of QEMU
+	least = "floor" // the same, by the best arguments that are known
 )
 
 // contestants are measured by turns, in this order. Another configuration of Hyper

@@ -23,6 +23,7 @@ func figures(at counts) []report.Figure {
 				Ours: refAt(parallelDown, hyper, most), Over: refAt(parallelDown, runc, most)},
 			{What: "memory of a further sandbox, by ΣPSS", Must: 40, Aim: 25, Unit: "MB", Ours: ref(slopePSS, hyper)},
 			{What: "memory of a further sandbox, by MemAvailable", Must: 40, Aim: 25, Unit: "MB", Ours: ref(slopeTaken, hyper)},
+			{What: "cold boot ÷ that of a bare guest", Must: 1.3, Aim: 1, Ours: ref(bootFirstWord, cold), Over: ref(bootFirstWord, bare)},
 			{What: "exec ÷ runc", Must: 2, Aim: 1, Ours: ref(execWhole, hyper), Over: ref(execWhole, runc)},
 			{What: "delete until nothing is left ÷ runc", Must: 2, Aim: 1, Ours: ref(deleteAll, hyper), Over: ref(deleteAll, runc)},
 		})

@@ -1,5 +1,5 @@
-// Package floor boots the least that a guest can be: bare QEMU arguments, the
-// kernel that is measured, and a static init that says one word. No agent can
+// Package floor boots the least that a guest can be: the kernel that is measured,
+// and a static init that says one word, by QEMU with few arguments. No agent can
 // answer sooner than that word comes.
 package floor
 
@@ -23,13 +23,17 @@ var source []byte
 const word = "floor"
 
 // Floor is a guest that can be booted again and again.
-type Floor struct {
-	kernel, image string
-	accel         acceleration
+type Floor struct{ kernel, image string }
+
+// Arguments are QEMU's, beside those for the guest, its memory and its console.
+type Arguments struct {
+	accel, cpu, machine string
+	firmware            string // QEMU's own choice if it is empty
+	kernel              string // more for the kernel's command line
 }
 
-// New builds the init and its image in the directory work. accel is "kvm" or "tcg".
-func New(ctx context.Context, work, kernel, accel string) (*Floor, error) {
+// New builds the init and its image in the directory work.
+func New(ctx context.Context, work, kernel string) (*Floor, error) {
 	src, program := filepath.Join(work, "floor.c"), filepath.Join(work, "floor")
 	if err := os.WriteFile(src, source, 0o600); err != nil {
 		return nil, err
@@ -47,20 +51,27 @@ func New(ctx context.Context, work, kernel, accel string) (*Floor, error) {
 	if err := image.Build(out, image.Spec{Init: program}); err != nil {
 		return nil, fmt.Errorf("building the floor's image: %w", err)
 	}
-	return &Floor{kernel: kernel, image: file, accel: newAcceleration(accel)}, out.Close()
+	return &Floor{kernel: kernel, image: file}, out.Close()
+}
+
+// command is QEMU with this guest in a machine of 256 MiB.
+func (f *Floor) command(ctx context.Context, a Arguments) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+		"-accel", a.accel, "-cpu", a.cpu, "-m", "256M", "-machine", a.machine,
+		"-kernel", f.kernel, "-initrd", f.image, "-append", "console=ttyS0 quiet panic=-1"+a.kernel,
+		"-serial", "stdio")
+	if a.firmware != "" {
+		cmd.Args = append(cmd.Args, "-bios", a.firmware)
+	}
+	return cmd
 }
 
 // Boot measures from the start of QEMU to the word.
-func (f *Floor) Boot(ctx context.Context) (time.Duration, error) {
+func (f *Floor) Boot(ctx context.Context, a Arguments) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-accel", f.accel.accel, "-cpu", f.accel.cpu, "-m", "256M",
-		"-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off",
-		"-bios", "qboot.rom", "-kernel", f.kernel, "-initrd", f.image,
-		"-append", "console=ttyS0 quiet panic=-1 "+f.accel.arguments,
-		"-serial", "stdio")
+	cmd := f.command(ctx, a)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return 0, err
