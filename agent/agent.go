@@ -205,28 +205,11 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 			err = errors.Join(err, a.volumes.remove(id))
 		}
 	}()
-	if err := a.ready(ctx); err != nil {
-		return nil, err
-	}
-	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
-		return nil, err
-	}
-	if err := a.volumes.bindMemory(id, req.GetMemoryVolumes()); err != nil {
-		return nil, err
-	}
-	disks, err := findDisks(ctx, req.GetDisks())
-	if err != nil {
-		return nil, err
-	}
-	begin := time.Now()
-	root, err := a.findRootfs(ctx, id, req.GetRootfs())
+	disks, root, err := a.awaitParts(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	defer root.remove()
-	if req.GetRootfs() != nil {
-		a.log.debugf("container %s: the disks of its root file system were there after %v", id, time.Since(begin))
-	}
 	io, err := claimStdio(ctx, from, req.GetStreams())
 	if err != nil {
 		return nil, err
@@ -237,10 +220,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		return nil, err
 	}
 	defer release()
-	c := &container{
-		id: id, log: a.log, forker: a.forker, usher: a.usher, stateDir: stateDir, machine: a.cpus,
-		ops: make(chan struct{}, 1), execs: map[string]*process{},
-	}
+	c := a.newContainer(id)
 	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {
 		return nil, err
 	}
@@ -249,6 +229,40 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		a.log.infof("no OOM events of container %s: %v", id, err)
 	}
 	return c, nil
+}
+
+// awaitParts waits for what a container is made of: the kernel's and the pod's parts, and its
+// disks, which the host may still be plugging in. The nodes of root are the caller's to remove.
+func (a *Agent) awaitParts(ctx context.Context, req *agentv1.CreateContainerRequest) (disks []foundDisk, root rootDisks, err error) {
+	id := req.GetContainerId()
+	if err := a.ready(ctx); err != nil {
+		return nil, rootDisks{}, err
+	}
+	if err := a.awaitMounts(ctx, req.GetMounts()); err != nil {
+		return nil, rootDisks{}, err
+	}
+	if err := a.volumes.bindMemory(id, req.GetMemoryVolumes()); err != nil {
+		return nil, rootDisks{}, err
+	}
+	if disks, err = findDisks(ctx, req.GetDisks()); err != nil {
+		return nil, rootDisks{}, err
+	}
+	begin := time.Now()
+	if root, err = a.findRootfs(ctx, id, req.GetRootfs()); err != nil {
+		return nil, rootDisks{}, err
+	}
+	if req.GetRootfs() != nil {
+		a.log.debugf("container %s: the disks of its root file system were there after %v", id, time.Since(begin))
+	}
+	return disks, root, nil
+}
+
+// newContainer is a container that nothing has been made of.
+func (a *Agent) newContainer(id string) *container {
+	return &container{
+		id: id, log: a.log, forker: a.forker, usher: a.usher, stateDir: stateDir, machine: a.cpus,
+		ops: make(chan struct{}, 1), execs: map[string]*process{},
+	}
 }
 
 func (a *Agent) deleteContainer(ctx context.Context, c *container) error {

@@ -134,7 +134,7 @@ func (g *guest) boot(phases *phases) error {
 		fmt.Errorf("no answer within sandbox.boot_timeout = %s", s.opts.Config.Sandbox.BootTimeout))
 	defer cancel()
 
-	if err := g.joinCgroup(); err != nil {
+	if err := g.joinCgroup(ctx); err != nil {
 		return err
 	}
 	machine, err := g.make(ctx, phases)
@@ -215,7 +215,7 @@ func (g *guest) admit(parked *Parked) error {
 
 // joinCgroup moves this process into the pod's cgroup, and with it those that it
 // starts from here on.
-func (g *guest) joinCgroup() error {
+func (g *guest) joinCgroup(ctx context.Context) error {
 	if g.pod.Cgroup == "" {
 		return nil
 	}
@@ -224,13 +224,15 @@ func (g *guest) joinCgroup() error {
 		return err
 	}
 	// Before anything is made: whoever cleans up after us must find it.
-	if err := os.WriteFile(filepath.Join(g.sandbox.opts.Dir, CgroupFile), []byte(g.pod.Cgroup), 0o600); err != nil {
+	path := filepath.Join(g.sandbox.opts.Dir, CgroupFile)
+	if err := os.WriteFile(path, []byte(g.pod.Cgroup), 0o600); err != nil {
 		return fmt.Errorf("recording the pod's cgroup: %w", err)
 	}
-	g.cgroup = group
-	if err := group.Join(); err != nil {
-		return err
+	if err := group.Join(ctx); err != nil {
+		// And must not take another's for ours.
+		return errors.Join(err, os.Remove(path))
 	}
+	g.cgroup = group
 	return g.limitHost(min(g.size.VCPUs, g.mostCPUs))
 }
 
@@ -398,6 +400,7 @@ func (g *guest) fail(err error) {
 func (g *guest) kill() {
 	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
 	defer cancel()
+	g.vacateCgroup()
 	if err := g.machine.Kill(ctx); err != nil {
 		g.sandbox.log.WithError(err).Error("killing the virtual machine")
 	}

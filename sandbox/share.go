@@ -47,8 +47,8 @@ func newShare(dir string) (*share, error) {
 
 // remove takes the share away with all that is mounted in it.
 func (s *share) remove() error {
-	if err := mount.UnmountRecursive(s.dir, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmounting %s: %w", s.dir, err)
+	if err := detach(s.dir); err != nil {
+		return fmt.Errorf("unmounting the sandbox's share: %w", err)
 	}
 	for _, d := range []string{s.dir, s.points} {
 		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
@@ -90,32 +90,58 @@ func (s *share) add(place string, mounts []virtcontainers.HostMount) (err error)
 
 // drop undoes add. It may be called again.
 func (s *share) drop(place string) error {
-	if err := mount.UnmountRecursive(s.containerDir(place), unix.MNT_DETACH); err != nil {
+	points, err := mountPoints(s.pointsDir(place))
+	if err != nil {
 		return fmt.Errorf("unmounting the container's files: %w", err)
+	}
+	for _, point := range points {
+		if err := detach(filepath.Join(s.containerDir(place), point)); err != nil {
+			return fmt.Errorf("unmounting the container's files: %w", err)
+		}
 	}
 	return removeMountPoints(s.pointsDir(place))
 }
 
-// removeMountPoints removes a container's directory, whose mount points are
-// rootfs and what is in mounts and hooks. It enters no mount point and removes
-// nothing that has content, so that a mount that is still there is an error and
-// not somebody's data gone.
-func removeMountPoints(dir string) error {
-	var points []string
+// detach unmounts what is mounted at a path, with all that is mounted in it. Only the path
+// itself is looked up: below it the guest may put links in the place of directories, and
+// would choose what is unmounted by names that the kernel lists.
+func detach(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil // nothing is, or no more
+		}
+		if err != nil {
+			return &os.PathError{Op: "unmount", Path: path, Err: err}
+		}
+	}
+}
+
+// mountPoints are those in a container's directory: rootfs and what is in mounts and hooks.
+func mountPoints(dir string) ([]string, error) {
+	points := []string{virtcontainers.RootfsTarget}
 	for _, group := range virtcontainers.MountGroups() {
-		group = filepath.Join(dir, group)
-		entries, err := os.ReadDir(group)
+		entries, err := os.ReadDir(filepath.Join(dir, group))
 		if err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("removing mount points: %w", err)
+			return nil, err
 		}
 		for _, e := range entries {
 			points = append(points, filepath.Join(group, e.Name()))
 		}
-		points = append(points, group)
 	}
-	points = append(points, filepath.Join(dir, virtcontainers.RootfsTarget), dir)
-	for _, path := range points {
-		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+	return points, nil
+}
+
+// removeMountPoints removes a container's directory. It enters no mount point and removes
+// nothing that has content, so that a mount that is still there is an error and
+// not somebody's data gone.
+func removeMountPoints(dir string) error {
+	points, err := mountPoints(dir)
+	if err != nil {
+		return fmt.Errorf("removing mount points: %w", err)
+	}
+	for _, path := range append(append(points, virtcontainers.MountGroups()...), "") {
+		if err := os.Remove(filepath.Join(dir, path)); err != nil && !os.IsNotExist(err) {
 			return fmt.Errorf("removing a mount point: %w", err)
 		}
 	}

@@ -4,9 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/virtcontainers"
@@ -167,6 +170,121 @@ func TestPrivateBinds(t *testing.T) {
 	}
 	if err := s.drop("c1"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// nestedVolume is a volume with a mount in a directory of it.
+func nestedVolume(t *testing.T) string {
+	t.Helper()
+	dir, _ := testVolume(t)
+	nested := filepath.Join(dir, "a", "nested")
+	if err := os.MkdirAll(nested, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mountTmpfs(t, nested)
+	return dir
+}
+
+func mountTmpfs(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// TestTheGuestDoesNotChooseWhatIsUnmounted has a link come and go in the place of a
+// directory that something is mounted in, as by a guest that may write there.
+func TestTheGuestDoesNotChooseWhatIsUnmounted(t *testing.T) {
+	s := newTestShare(t)
+	dir := nestedVolume(t)
+	victim := t.TempDir()
+	of := filepath.Join(victim, "nested")
+	if err := os.Mkdir(of, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mountTmpfs(t, of)
+	if err := os.Symlink(victim, filepath.Join(dir, "b")); err != nil {
+		t.Fatal(err)
+	}
+	var guest sync.WaitGroup
+	done := make(chan struct{})
+	guest.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := unix.Renameat2(unix.AT_FDCWD, dir+"/a", unix.AT_FDCWD, dir+"/b", unix.RENAME_EXCHANGE); err != nil {
+				t.Errorf("the guest: %v", err)
+				return
+			}
+		}
+	})
+	for range 50 {
+		if err := s.add("c1", []virtcontainers.HostMount{bind(dir, "mounts/0", false)}); err != nil {
+			t.Error(err)
+			break
+		}
+		if err := s.drop("c1"); err != nil {
+			t.Error(err)
+			break
+		}
+		if mounted, err := mountinfo.Mounted(of); err != nil || !mounted {
+			t.Errorf("what the guest's link leads to is unmounted (%v)", err)
+			break
+		}
+	}
+	close(done)
+	guest.Wait()
+	// The source's mount is where cleaning up finds it.
+	if info, err := os.Lstat(filepath.Join(dir, "a")); err == nil && !info.IsDir() {
+		if err := unix.Renameat2(unix.AT_FDCWD, dir+"/a", unix.AT_FDCWD, dir+"/b", unix.RENAME_EXCHANGE); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestTheDaemonLosesWhatIsDropped looks at the mounts of another process, as the daemon's.
+func TestTheDaemonLosesWhatIsDropped(t *testing.T) {
+	s := newTestShare(t)
+	daemon := exec.Command("sleep", "100")
+	daemon.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		daemon.Process.Kill()
+		daemon.Wait()
+	})
+	of := func() (mounts []string) {
+		infos, err := mountinfo.PidMountInfo(daemon.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range infos {
+			if rest, ok := strings.CutPrefix(m.Mountpoint, s.containerDir("c1")+"/"); ok {
+				mounts = append(mounts, rest)
+			}
+		}
+		return mounts
+	}
+	dir := nestedVolume(t)
+	over, _ := testVolume(t)
+	for range 2 {
+		if err := s.add("c1", []virtcontainers.HostMount{bind(dir, "rootfs", false), bind(dir, "mounts/0", true), bind(over, "mounts/0", false)}); err != nil {
+			t.Fatal(err)
+		}
+		if has := of(); len(has) != 5 {
+			t.Errorf("it has %q", has)
+		}
+		if err := s.drop("c1"); err != nil {
+			t.Fatal(err)
+		}
+		if has := of(); len(has) != 0 {
+			t.Errorf("it keeps %q", has)
+		}
 	}
 }
 

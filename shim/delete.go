@@ -153,7 +153,7 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 	}
 	group, gerr := groupOfSandbox(d)
 	if group != nil {
-		gerr = group.Vacate()
+		gerr = moveHere(hs)
 	}
 	err = errors.Join(err, gerr)
 	dying, cancel := context.WithTimeout(ctx, dyingTimeout)
@@ -168,6 +168,21 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 		err = errors.Join(err, group.Remove(ctx))
 	}
 	return errors.Join(err, d.remove())
+}
+
+// moveHere moves processes that are to be killed out of their sandbox's cgroup, which can
+// not be removed for as long as they die in it.
+func moveHere(hs []*record.Handle) error {
+	here, err := cgroup.Here()
+	if err != nil {
+		return err
+	}
+	for _, h := range hs {
+		if eerr := here.Enter(h.Process.PID); eerr != nil && !errors.Is(eerr, unix.ESRCH) {
+			err = errors.Join(err, eerr)
+		}
+	}
+	return err
 }
 
 // groupOfSandbox is the cgroup of a sandbox, or nil.

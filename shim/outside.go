@@ -28,16 +28,16 @@ const lowestPriority = 19
 // they are for: they may live longer, or be needed by others.
 type outside struct {
 	invocation invocation
-	// mounts is the mount namespace that containerd runs the shim in. A process has it
-	// as descriptor 3.
+	// mounts is the mount namespace that containerd runs the shim in.
 	mounts *os.File
 	// home is the cgroups that the server was started in.
 	home *cgroup.Place
 }
 
 // start starts an action that reads its request from standard input, with namespaces of
-// its own as the flags of clone(2) say, and leaves the process to itself.
-func (o *outside) start(action string, request any, namespaces uintptr) error {
+// its own as the flags of clone(2) say, and leaves the process to itself. It has files as
+// its descriptors from 3 on.
+func (o *outside) start(action string, request any, namespaces uintptr, files ...*os.File) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the shim's binary: %w", err)
@@ -56,7 +56,7 @@ func (o *outside) start(action string, request any, namespaces uintptr) error {
 	cmd := exec.Command(self, "-namespace", i.Namespace, "-id", i.ID, "-address", i.Address, action)
 	cmd.Dir = "/"
 	cmd.Stdin = r
-	cmd.ExtraFiles = []*os.File{o.mounts}
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces}
 	if err := o.startThere(cmd); err != nil {
 		return fmt.Errorf("start %s: %w", action, err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/sandbox/cgroup"
 )
 
 // serverEnv makes the test's program a server that mounts something on the directory that
@@ -58,8 +60,60 @@ func TestOutsideHasNothingOfThePodsMounts(t *testing.T) {
 	}
 }
 
-// beServer ends the test's program if it is to be a server.
+// builderEnv makes the test's program a builder that writes what it has inherited into the
+// fifo that it names.
+const builderEnv = "HYPER_TEST_BUILDER"
+
+// listInherited writes what a program that the builder starts would have.
+func listInherited(fifo string) error {
+	out, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := exec.Command("sh", "-c", "exec ls -l /proc/self/fd")
+	cmd.Stdout = out
+	return cmd.Run()
+}
+
+func TestBuildersInheritNoNamespaceOfTheHost(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it enters namespaces")
+	}
+	home, err := cgroup.Here()
+	if err != nil {
+		t.Skip(err)
+	}
+	mounts, err := os.Open("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounts.Close()
+	fifo := filepath.Join(t.TempDir(), "inherited")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(builderEnv, fifo)
+	out := &outside{mounts: mounts, home: home}
+	for _, action := range []string{imageAction, buildAction} {
+		if err := out.start(action, struct{}{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if has, err := os.ReadFile(fifo); err != nil || len(has) == 0 || strings.Contains(string(has), "mnt:[") {
+			t.Errorf("%s: a program of its has %s, %v", action, has, err)
+		}
+	}
+}
+
+// beServer ends the test's program if it is to be a server or a builder.
 func beServer() {
+	if fifo := os.Getenv(builderEnv); fifo != "" {
+		if err := listInherited(fifo); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	dir := os.Getenv(serverEnv)
 	if dir == "" {
 		return

@@ -66,5 +66,5 @@ func refill(out *outside, place poolPlace, l pool.Limits) error {
 	// It belongs to no pod yet, and has a mount namespace as a server has.
 	parked := *out
 	parked.invocation.ID = parkedID
-	return parked.start(parkAction, place, unix.CLONE_NEWNS)
+	return parked.start(parkAction, place, unix.CLONE_NEWNS, out.mounts)
 }

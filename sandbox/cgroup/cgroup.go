@@ -3,7 +3,9 @@
 // them: the machine, the daemon that shares files with it, and the shim.
 //
 // A process joins before it starts the others, which then belong to the group
-// from their first page on. Limits are the guest's to enforce, and the pod's own are on
+// from their first page on. A group that is joined is that sandbox's alone until it is
+// removed, or its shim is no more: who ends moves all out that are in it, and must not
+// find another's. Limits are the guest's to enforce, and the pod's own are on
 // the group's parent. Only the processor time of a sandbox that is in no pod is bounded
 // here, so that a guest does not use processors which it was not told to.
 package cgroup
@@ -17,6 +19,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,12 +33,16 @@ const (
 	// removeInterval is how often it is looked whether they have.
 	removeTime     = 5 * time.Second
 	removeInterval = 10 * time.Millisecond
+	// joinTime bounds the wait for another sandbox that leaves a group: as one with the
+	// same name may, which is made again at once.
+	joinTime = 10 * time.Second
 )
 
 // Group is a cgroup, in each hierarchy that this host has.
 type Group struct {
 	hierarchies []hierarchy
-	path        string // below each hierarchy's root
+	path        string   // below each hierarchy's root
+	claim       *os.File // while the group is ours: see claim.go
 }
 
 // New is the group that an OCI configuration's linux.cgroupsPath names, which may
@@ -99,14 +106,51 @@ func expandSlice(slice string) (string, error) {
 	return dir, nil
 }
 
-// Join moves the calling process into the group, which it makes.
-func (g *Group) Join() error {
+// Join makes the group, if it is not there, and moves the calling process into it. It
+// waits some seconds, and not longer than ctx, for those who leave it. A group with
+// processes of others in it is an errdefs.ErrFailedPrecondition, and is left to them.
+func (g *Group) Join(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	if err := g.join(ctx); err != nil {
+		return fmt.Errorf("joining the pod's cgroup %s: %w", g.path, errors.Join(err, g.leave()))
+	}
+	return nil
+}
+
+func (g *Group) join(ctx context.Context) error {
+	if err := g.awaitClaim(ctx); err != nil {
+		return err
+	}
+	for _, h := range g.hierarchies[1:] {
+		if err := h.make(g.path); err != nil {
+			return err
+		}
+	}
+	if err := g.awaitOthers(ctx); err != nil {
+		return err
+	}
 	for _, h := range g.hierarchies {
-		if err := h.join(g.path, os.Getpid()); err != nil {
-			return fmt.Errorf("joining the pod's cgroup: %w", errors.Join(err, g.Remove(context.Background())))
+		if err := enter(h.dir(g.path), os.Getpid()); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// leave undoes a join that has failed: nobody else is moved.
+func (g *Group) leave() error {
+	if g.claim == nil {
+		return nil // it is another's, and we have not been in it
+	}
+	var errs []error
+	for _, h := range g.hierarchies {
+		errs = append(errs, enter(h.dir(h.home), os.Getpid()))
+		if err := unix.Rmdir(h.dir(g.path)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+			errs = append(errs, &fs.PathError{Op: "rmdir", Path: h.dir(g.path), Err: err})
+		}
+	}
+	return errors.Join(append(errs, g.release())...)
 }
 
 // Add moves another process into the group, which has been joined. One that has ended
@@ -120,7 +164,7 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Vacate moves whoever is in the group to where New found the caller. Who is going to be
+// Vacate moves whoever is in the group, which has been joined, to where New found the caller. Who is going to be
 // killed is to leave it before: a process that dies can not, and for as long as that
 // takes, which may be until the host's disk has taken what was mounted for it, the group
 // stays.
@@ -135,17 +179,27 @@ func (g *Group) Vacate() error {
 }
 
 // Remove is Vacate, and removes the group. It waits some seconds, and not longer than
-// ctx, for who dies in it. It may be called again.
+// ctx, for who dies in it. It may be called again, and by others than who has joined, for
+// a sandbox whose processes have been killed: a group that has become another's is left to
+// that.
 func (g *Group) Remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTime)
 	defer cancel()
+	ours, err := g.inherit(ctx)
+	if err != nil {
+		return fmt.Errorf("removing the pod's cgroup: %w", err)
+	}
+	if !ours {
+		return nil
+	}
 	var errs []error
-	for _, h := range g.hierarchies {
+	// The one that holds the claim last.
+	for _, h := range slices.Backward(g.hierarchies) {
 		if err := h.remove(ctx, g.path); err != nil {
 			errs = append(errs, fmt.Errorf("removing the pod's cgroup: %w", err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.release())...)
 }
 
 // hierarchy is one mounted tree of cgroups.
@@ -158,8 +212,8 @@ type hierarchy struct {
 
 func (h hierarchy) dir(name string) string { return filepath.Join(h.mount, name) }
 
-// join makes a group and moves a process into it.
-func (h hierarchy) join(name string, pid int) error {
+// make makes a group, in which processes can be.
+func (h hierarchy) make(name string) error {
 	dir := h.mount
 	for element := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
 		parent := dir
@@ -176,7 +230,7 @@ func (h hierarchy) join(name string, pid int) error {
 	if h.unified {
 		h.delegate(name)
 	}
-	return enter(dir, pid)
+	return nil
 }
 
 // remove empties a group and removes it. What was killed may take a moment to leave it,
@@ -205,24 +259,41 @@ func (h hierarchy) remove(ctx context.Context, name string) error {
 // empty moves whoever is in a group to where New found the caller, and reports whether
 // the group is gone.
 func (h hierarchy) empty(name string) (gone bool, err error) {
-	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return true, nil // another has removed it, be it while it was being read
+	pids, err := h.processes(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
 	var errs []error
-	for field := range strings.FieldsSeq(string(procs)) {
-		pid, err := strconv.Atoi(field)
-		if err == nil {
-			err = enter(h.dir(h.home), pid)
-		}
-		if err != nil && !errors.Is(err, unix.ESRCH) {
+	for _, pid := range pids {
+		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
 	}
 	return false, errors.Join(errs...)
+}
+
+// processes are those in a group, which is an fs.ErrNotExist if another has removed it,
+// be it while it was being read.
+func (h hierarchy) processes(name string) ([]int, error) {
+	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
+	if errors.Is(err, unix.ENODEV) {
+		return nil, fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(string(procs)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("reading who is in %s: %w", h.dir(name), err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
 }
 
 func enter(dir string, pid int) error {

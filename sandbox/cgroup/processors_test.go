@@ -90,6 +90,7 @@ func TestLimitCPUsOfVersion2(t *testing.T) {
 		t.Skipf("no processor time in cgroups of version 2 here: %q, %v", has, err)
 	}
 	h := hierarchy{mount: mount, unified: true}
+	needDelegation(t, h, "cpu")
 	above := groupAbovePod(t, h)
 	h.delegate(above + "/pod")
 	if err := h.limitCPUs(above+"/pod", 3); err != nil {

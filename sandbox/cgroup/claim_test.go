@@ -1,0 +1,151 @@
+package cgroup
+
+import (
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAGroupIsOneSandboxs has a second sandbox given the group of one that lives, and what
+// cleans up after the second.
+func TestAGroupIsOneSandboxs(t *testing.T) {
+	g := testGroup(t)
+	first := startJoiner(t, g.path, time.Second)
+	if word := first.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	second := startJoiner(t, g.path, 5*removeInterval)
+	if word := second.word(); !strings.Contains(word, g.path) || !strings.Contains(word, "another sandbox") {
+		t.Errorf("the second joins: %s", word)
+	}
+	_ = second.end()
+	if err := g.Remove(t.Context()); err != nil {
+		t.Errorf("cleaning up after the second: %v", err)
+	}
+	g.checkIn(t, first.Process.Pid)
+	if err := first.end(); err != nil {
+		t.Error(err)
+	}
+	g.checkGone(t)
+}
+
+// TestJoinAwaitsTheEndOfAnother makes a sandbox again while the one before still ends.
+func TestJoinAwaitsTheEndOfAnother(t *testing.T) {
+	g := testGroup(t)
+	first := startJoiner(t, g.path, time.Second)
+	if word := first.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	second := startJoiner(t, g.path, 10*time.Second)
+	if err := first.end(); err != nil {
+		t.Fatal(err)
+	}
+	if word := second.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	g.checkIn(t, second.Process.Pid)
+	if err := second.end(); err != nil {
+		t.Error(err)
+	}
+	g.checkGone(t)
+}
+
+// putIn starts a process of somebody else's in the group.
+func putIn(t *testing.T, g *Group) *exec.Cmd {
+	t.Helper()
+	sleep := exec.Command("sleep", "100")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		sleep.Process.Kill()
+		sleep.Wait()
+		for _, h := range g.hierarchies {
+			if err := h.remove(t.Context(), g.path); err != nil {
+				t.Log(err) // of a context that has ended: it was moved out, or never there
+			}
+		}
+	})
+	if err := g.Add(sleep.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return sleep
+}
+
+func TestAGroupWithOthersIsNotJoined(t *testing.T) {
+	g := testGroup(t)
+	for _, h := range g.hierarchies { // as somebody would who has it ready
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := putIn(t, g)
+	j := startJoiner(t, g.path, 5*removeInterval)
+	if word := j.word(); !strings.Contains(word, g.path) || !strings.Contains(word, strconv.Itoa(other.Process.Pid)+" sleep") {
+		t.Errorf("it joins: %s", word)
+	}
+	_ = j.end()
+	g.checkIn(t, other.Process.Pid)
+}
+
+func TestAGroupThatIsThereIsJoined(t *testing.T) {
+	g := testGroup(t)
+	for _, h := range g.hierarchies {
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := startJoiner(t, g.path, time.Second)
+	if word := j.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	if err := j.end(); err != nil {
+		t.Error(err)
+	}
+	g.checkGone(t)
+}
+
+// TestWhatAKilledShimLeavesIsRemoved kills who has the group, and leaves one that it has
+// started.
+func TestWhatAKilledShimLeavesIsRemoved(t *testing.T) {
+	g := testGroup(t)
+	j := startJoiner(t, g.path, time.Second)
+	if word := j.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	left := putIn(t, g)
+	if err := j.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Wait()
+	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	g.checkGone(t)
+	if _, lives := look(left.Process.Pid); !lives {
+		t.Error("it is killed")
+	}
+}
+
+func TestDying(t *testing.T) {
+	const stat = "77 (a) b) S 1 77 77 0 -1 %s 0"
+	at := func(flags string) string { return strings.Replace(stat, "%s", flags, 1) }
+	const lives = "Name:\ta\nState:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n"
+	for name, c := range map[string]struct {
+		status, stat string
+		want         bool
+	}{
+		"lives":        {lives, at("4194560"), false},
+		"exiting":      {lives, at("4194564"), true},
+		"killed":       {strings.Replace(lives, "0000000000004000", "0000000000000100", 1), at("0"), true},
+		"thread":       {strings.Replace(lives, "SigPnd:\t0000000000000000", "SigPnd:\t0000000000000100", 1), at("0"), true},
+		"zombie":       {strings.Replace(lives, "S (", "Z (", 1), at("0"), true},
+		"nothing said": {"", "", false},
+	} {
+		if got := dying(c.status, c.stat); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
