@@ -101,6 +101,7 @@ func testTemplate(t *testing.T, c *harness.Cell) {
 		task.Delete(t)
 		awaitTemplate(t, c)
 	}
+	keepTemplate(t, c, ofQEMU)
 }
 
 // testTemplateProcessors: machines of different numbers of processors go on from one
@@ -162,7 +163,7 @@ func once(t *testing.T, c *harness.Cell) bool {
 // which one can be damaged are in the tests of the store.
 func testDamagedTemplate(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
-	once(t, c)
+	keptTemplate(t, c, ofQEMU)
 	for _, damage := range []struct {
 		name string
 		do   func(path string, size int64) error

@@ -55,6 +55,8 @@ type Cell struct {
 	options CellOptions
 	// runtimeOptions are what containerd passes on to the runtime, or nil.
 	runtimeOptions *anypb.Any
+	// always is applied to each container's specification, before its own options.
+	always []Option
 
 	chainID string
 	kernel  string
@@ -264,9 +266,10 @@ func (c *Cell) Below() []Process {
 // below is Below with zombies, but for those that only wait for the reaper.
 // Other cells may run in this process at the same time: theirs are left out.
 func (c *Cell) below() []Process {
-	self, all := os.Getpid(), processes()
+	self := os.Getpid()
 	var found []Process
-	for _, p := range descendants(all, self) {
+	below, all := family(self)
+	for _, p := range below {
 		if c.reaper.owns(p.PID) || p.Parent == self && p.Zombie() || builderOf(all, p) != 0 {
 			continue
 		}
@@ -282,8 +285,8 @@ func (c *Cell) below() []Process {
 // themselves.
 func (c *Cell) Builders() []Process {
 	var found []Process
-	all := processes()
-	for _, p := range descendants(all, os.Getpid()) {
+	below, all := family(os.Getpid())
+	for _, p := range below {
 		if builderOf(all, p) == p.PID && !p.Zombie() && dirOf(all, p) == c.Dir {
 			found = append(found, p)
 		}
