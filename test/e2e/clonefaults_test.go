@@ -98,7 +98,6 @@ func templateOf(t *testing.T, c *harness.Cell) {
 	awaitTemplate(t, c)
 }
 
-
 // created is a creation that goes on beside the test.
 type created struct {
 	task *harness.Task

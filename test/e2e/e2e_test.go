@@ -162,7 +162,8 @@ func bySubject(tests []test) [][]test {
 		}
 		by[name] = append(by[name], test)
 	}
-	longest := []string{"pool", "template", "rootdisk", "faults", "config", "task", "processors"}
+	// Templates that rootdisk has built are of use to pool.
+	longest := []string{"rootdisk", "template", "pool", "faults", "config", "task", "processors"}
 	place := func(name string) int {
 		if i := slices.Index(longest, name); i >= 0 {
 			return i

@@ -49,6 +49,23 @@ func keptTemplate(t *testing.T, c *harness.Cell, of string) {
 	}
 }
 
+// linkTemplates has the templates of a directory in another as well.
+func linkTemplates(from, to string) error {
+	found, err := filepath.Glob(filepath.Join(from, "*.template"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	for _, path := range found {
+		if err := os.Link(path, filepath.Join(to, filepath.Base(path))); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // copyFile copies a file that the test may then damage.
 func copyFile(from, to string) error {
 	in, err := os.Open(from)

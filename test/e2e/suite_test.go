@@ -134,6 +134,7 @@ func suite() []test {
 		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
+		{name: "processors/from one template", run: testTemplateProcessors, vm: true},
 		{name: "processors/at the start", run: testProcessorsAtStart, vm: true},
 		{name: "processors/follow the pod", run: testProcessorsFollow, vm: true},
 		{name: "processors/again and again", run: testProcessorsAgain, vm: true},
@@ -145,16 +146,11 @@ func suite() []test {
 		{name: "template/QEMU killed while it restores", run: testKilledClone, vm: true},
 		{name: "template/shim killed while it restores", run: testKilledCloner, vm: true},
 		{name: "template/no room", run: testNoRoomForTemplates, vm: true},
-		{name: "template/more processors", run: testTemplateProcessors, vm: true},
 		{name: "template/none", run: testNoTemplates, vm: true},
 
-		{name: "pool/use", run: testPool, vm: true},
-		{name: "pool/others", run: testPoolOthers, vm: true},
-		{name: "pool/as others", run: testPoolAsOthers, vm: true},
-		{name: "pool/wrong guess", run: testPoolGuess, vm: true},
+		{name: "pool/in turn", run: testPoolInTurn, vm: true},
 		{name: "pool/killed", run: testPoolKilled, vm: true},
 		{name: "pool/idle", run: testPoolIdle, vm: true},
-		{name: "pool/several at once", run: testPoolAtOnce, vm: true},
 
 		{name: "hooks/run", run: testHooks},
 		{name: "hooks/in the container", run: testContainerHooks, shares: true},

@@ -139,8 +139,12 @@ const templatesVariable = "HYPER_TEST_TEMPLATES"
 // would be taken for a leak. A machine has as long to boot as a request may take.
 func (c *Cell) configureCell(templates bool) error {
 	return c.DropIn("00-cell.toml", fmt.Sprintf("[sandbox]\nboot_timeout = %q\n[template]\nenable = %v\ndirectory = %q\nmax_count = 32\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
-		Slowly(Patience), templates, cmp.Or(c.options.Templates, c.Templates()), c.LayersDir()))
+		Slowly(Patience), templates, c.CommonTemplates(), c.LayersDir()))
 }
+
+// CommonTemplates is the directory of the templates that the cell's machines have unless a
+// test configures another.
+func (c *Cell) CommonTemplates() string { return cmp.Or(c.options.Templates, c.Templates()) }
 
 // Templates is a directory for templates of the cell's own.
 func (c *Cell) Templates() string { return filepath.Join(c.Dir, "templates") }
