@@ -36,28 +36,33 @@ esac
 exec %s "$@"
 `
 
-// withFaultyQEMU has the cell's machines run by one.
+// withFaultyQEMU has the cell's machines run by one. It is the same in all tests of a cell:
+// a template is of one program.
 func withFaultyQEMU(t *testing.T, c *harness.Cell) faultyQEMU {
 	t.Helper()
 	binary, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := faultyQEMU{hostDir(t, c, nil)}
+	q := faultyQEMU{filepath.Join(c.Dir, "faulty")}
 	path := filepath.Join(q.dir, "qemu")
-	if err := os.WriteFile(path, fmt.Appendf(nil, faultyScript, binary), 0o755); err != nil {
-		t.Fatal(err)
+	if _, err := os.Stat(path); err != nil {
+		if err := errors.Join(os.MkdirAll(q.dir, 0o755), os.WriteFile(path, fmt.Appendf(nil, faultyScript, binary), 0o755)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	c.DropInFor(t, "20-qemu.toml", fmt.Sprintf("[qemu]\npath = %q\n", path))
 	return q
 }
 
-// ask has the machines from now on do what name says.
+// ask has the machines of the test do from now on what name says.
 func (q faultyQEMU) ask(t *testing.T, name, how string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(q.dir, name), []byte(how+"\n"), 0o644); err != nil {
+	path := filepath.Join(q.dir, name)
+	if err := os.WriteFile(path, []byte(how+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.Remove(path) })
 }
 
 // forgive has them do it no more.
@@ -91,23 +96,6 @@ func templateOf(t *testing.T, c *harness.Cell) {
 	t.Helper()
 	once(t, c)
 	awaitTemplate(t, c)
-}
-
-// keepTemplate keeps the test's only template, to be put back as it is now and with nothing
-// known of failures.
-func keepTemplate(t *testing.T, c *harness.Cell) (restore func()) {
-	t.Helper()
-	path := awaitTemplate(t, c)
-	kept := filepath.Join(hostDir(t, c, nil), "template")
-	if err := os.Link(path, kept); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		forgetTemplates(t, c)
-		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.Link(kept, path)); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // created is a creation that goes on beside the test.
@@ -144,8 +132,7 @@ func await(t *testing.T, done <-chan created) created {
 func testKilledClone(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
 	q := withFaultyQEMU(t, c)
-	templateOf(t, c)
-	restore := keepTemplate(t, c)
+	keptTemplate(t, c, ofFaultyQEMU)
 
 	q.ask(t, "stop", "")
 	_, done := createBeside(t, c)
@@ -173,7 +160,7 @@ func testKilledClone(t *testing.T, c *harness.Cell) {
 	for _, after := range []string{"0.03", "0.1", "0.3"} {
 		t.Run("after "+after, func(t *testing.T) {
 			c.CheckLeaks(t)
-			restore()
+			keptTemplate(t, c, ofFaultyQEMU)
 			q.ask(t, "kill", after)
 			defer q.forgive(t, "kill")
 			_, done := createBeside(t, c)
@@ -197,7 +184,7 @@ func testKilledClone(t *testing.T, c *harness.Cell) {
 			end(t, got.task)
 		})
 	}
-	restore()
+	keptTemplate(t, c, ofFaultyQEMU)
 	if !once(t, c) {
 		t.Error("a whole template is not used")
 	}
@@ -208,7 +195,7 @@ func testKilledClone(t *testing.T, c *harness.Cell) {
 func testKilledCloner(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
 	q := withFaultyQEMU(t, c)
-	templateOf(t, c)
+	keptTemplate(t, c, ofFaultyQEMU)
 	q.ask(t, "stop", "")
 	container, done := createBeside(t, c)
 	awaitStopped(t, c)
@@ -294,6 +281,7 @@ func testOldTemplate(t *testing.T, c *harness.Cell) {
 	q := withFaultyQEMU(t, c)
 	q.ask(t, "yesterday", "")
 	templateOf(t, c)
+	keepTemplate(t, c, ofFaultyQEMU)
 	task := running(t, c)
 	if !cloned(t, c) {
 		t.Fatal("no clone runs")

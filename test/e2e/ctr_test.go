@@ -23,20 +23,30 @@ func ctr(t *testing.T, c *harness.Cell, stdin string, args ...string) (stdout, s
 	return out.String(), errs.String(), err
 }
 
+// ctrRun is a `ctr run --rm`, and what comes of it.
+type ctrRun struct {
+	name    string
+	flags   []string
+	command []string
+	want    string
+	status  string
+	says    string
+}
+
 // testCtrRun does what a newcomer does first.
 func testCtrRun(t *testing.T, c *harness.Cell) {
-	dir := hostDir(t, c, map[string]string{"file": "from the host\n"})
-	log := filepath.Join(dir, "log")
-	for _, test := range []struct {
-		name    string
-		flags   []string
-		command []string
-		want    string
-		status  string
-		says    string
-	}{
+	checkCtrRuns(t, c, []ctrRun{
 		{name: "output", command: []string{"echo", "hello"}, want: "hello\n"},
 		{name: "status", command: []string{"sh", "-c", "echo x; exit 9"}, want: "x\n", status: "exit status 9"},
+		{name: "missing command", command: []string{"no-such-command"}, status: "exit status 1", says: `exec: "no-such-command": executable file not found in $PATH`},
+	})
+}
+
+// testCtrOptions is `ctr run` with options of each kind.
+func testCtrOptions(t *testing.T, c *harness.Cell) {
+	dir := hostDir(t, c, map[string]string{"file": "from the host\n"})
+	log := filepath.Join(dir, "log")
+	checkCtrRuns(t, c, []ctrRun{
 		{name: "options", flags: []string{"--env", "A=b c", "--cwd", "/tmp", "--read-only", "--hostname", "h"}, command: []string{"sh", "-c", "echo $A; pwd; hostname; touch /x 2>/dev/null || echo ro"}, want: "b c\n/tmp\nh\nro\n"},
 		{name: "user", flags: []string{"--user", "1000"}, command: []string{"id", "-u"}, want: "1000\n"},
 		{name: "mount", flags: []string{"--mount", "type=bind,src=" + dir + ",dst=/host,options=rbind:ro"}, command: []string{"cat", "/host/file"}, want: "from the host\n"},
@@ -46,8 +56,15 @@ func testCtrRun(t *testing.T, c *harness.Cell) {
 		{name: "another snapshotter", flags: []string{"--snapshotter", "native"}, command: []string{"sh", "-c", "echo x > /root/f && cat /root/f"}, want: "x\n"},
 		{name: "log file", flags: []string{"--log-uri", "file://" + log}, command: []string{"echo", "to the log"}},
 		{name: "no streams", flags: []string{"--null-io"}, command: []string{"echo", "to nobody"}},
-		{name: "missing command", command: []string{"no-such-command"}, status: "exit status 1", says: `exec: "no-such-command": executable file not found in $PATH`},
-	} {
+	})
+	if got, err := os.ReadFile(log); err != nil || string(got) != "to the log\n" {
+		t.Errorf("the log has %q, %v", got, err)
+	}
+}
+
+func checkCtrRuns(t *testing.T, c *harness.Cell, tests []ctrRun) {
+	t.Helper()
+	for _, test := range tests {
 		if version := c.Version; strings.HasPrefix(version, "1.") && strings.Contains(strings.Join(test.flags, " "), "--user") {
 			continue // an option that this ctr does not have
 		}
@@ -61,6 +78,9 @@ func testCtrRun(t *testing.T, c *harness.Cell) {
 				t.Fatal(err)
 			}
 			args := append([]string{"run", "--rm", "--runtime", c.Runtime}, test.flags...)
+			for key, value := range c.AlwaysAnnotations() {
+				args = append(args, "--annotation", key+"="+value)
+			}
 			args = append(append(args, image.Name, id), test.command...)
 			stdout, stderr, err := ctr(t, c, "", args...)
 			status := ""
@@ -71,9 +91,6 @@ func testCtrRun(t *testing.T, c *harness.Cell) {
 				t.Errorf("ctr %q: %q, %q, %q; want %q, %q, …%q…", args, stdout, stderr, status, test.want, test.status, test.says)
 			}
 		})
-	}
-	if got, err := os.ReadFile(log); err != nil || string(got) != "to the log\n" {
-		t.Errorf("the log has %q, %v", got, err)
 	}
 }
 

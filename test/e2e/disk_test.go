@@ -97,20 +97,14 @@ func testDiskReadOnly(t *testing.T, c *harness.Cell) {
 }
 
 // testDiskAgain makes a container anew, whose disk has another number then, at a place
-// in its root filesystem.
+// in its root filesystem, while the pod that it is in lives on.
 func testDiskAgain(t *testing.T, c *harness.Cell) {
 	l, between := c.NewLoop(t, "again", diskSize), c.NewLoop(t, "between", diskSize)
-	id, err := c.NewID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
-	pod.Start(t)
-	container := c.Container(t, inPod("container", id), l.As("/data/disk", "rw"), harness.Args("head", "-n", "1", "/data/disk"))
+	container := c.Container(t, l.As("/data/disk", "rw"), harness.Args("head", "-n", "1", "/data/disk"))
 	if r := container.Run(t, harness.IO{}); r.Stdout != "again\n" {
 		t.Errorf("at first: %+v", r)
 	}
-	running(t, c, inPod("container", id), between.As("/dev/xvda", "rw"))
+	running(t, c, between.As("/dev/xvda", "rw"))
 	if r := container.Run(t, harness.IO{}); r.Stdout != "again\n" {
 		t.Errorf("made anew: %+v", r)
 	}
@@ -120,14 +114,8 @@ func testDiskAgain(t *testing.T, c *harness.Cell) {
 // again while the pod lives on.
 func testDiskShared(t *testing.T, c *harness.Cell) {
 	l := c.NewLoop(t, "first", diskSize)
-	id, err := c.NewID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
-	pod.Start(t)
-	one := running(t, c, inPod("container", id), l.As("/dev/a", "rwm"))
-	two := running(t, c, inPod("container", id), l.As("/dev/b", "rm"))
+	pod := running(t, c)
+	one, two := running(t, c, l.As("/dev/a", "rwm")), running(t, c, l.As("/dev/b", "rm"))
 	if a, b := one.Do(t, "stat", "-c", "%t:%T", "/dev/a"), two.Do(t, "stat", "-c", "%t:%T", "/dev/b"); a.Stdout != b.Stdout || a.Status != 0 {
 		t.Errorf("they have different disks, %+v and %+v", a, b)
 	}
@@ -152,7 +140,7 @@ func testDiskShared(t *testing.T, c *harness.Cell) {
 	checkLet(t, l)
 	// And once more, with a machine that has had it.
 	l = c.NewLoop(t, "second", diskSize)
-	three := running(t, c, inPod("container", id), l.As("/dev/a", "rwm"))
+	three := running(t, c, l.As("/dev/a", "rwm"))
 	if r := three.Shell(t, "head -n 1 /dev/a"); r.Stdout != "second\n" {
 		t.Errorf("a third has %+v", r)
 	}
@@ -214,14 +202,8 @@ func testDiskFilesystem(t *testing.T, c *harness.Cell) {
 	if err := c.RunCommand(exec.CommandContext(t.Context(), mkfs, "-q", "-F", l.Path)); err != nil {
 		t.Fatal(err)
 	}
-	id, err := c.NewID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The machine must live on, or its end would be what writes.
-	pod := c.ContainerWithID(t, id, harness.Args("sleep", "1000"), inPod("sandbox", id)).Create(t, harness.IO{})
-	pod.Start(t)
-	task := running(t, c, inPod("container", id), l.As("/dev/xvda", "rwm"), func(s *specs.Spec) {
+	// The machine lives on, or its end would be what writes.
+	task := running(t, c, l.As("/dev/xvda", "rwm"), func(s *specs.Spec) {
 		for _, set := range []*[]string{&s.Process.Capabilities.Bounding, &s.Process.Capabilities.Effective, &s.Process.Capabilities.Permitted} {
 			*set = append(*set, "CAP_SYS_ADMIN")
 		}

@@ -96,6 +96,7 @@ func runCell(t *testing.T, o harness.CellOptions) {
 func runLane(t *testing.T, o harness.CellOptions, queue <-chan []test) {
 	l := lane{options: o}
 	defer func() {
+		l.takeBack(t)
 		if err := l.close(); err != nil {
 			t.Errorf("ending containerd: %v", err)
 		}
@@ -112,6 +113,7 @@ type lane struct {
 	options harness.CellOptions
 	cell    *harness.Cell
 	failed  error // why there is none
+	pod     *sharedPod
 }
 
 func (l *lane) run(t *testing.T, test test) {
@@ -123,6 +125,11 @@ func (l *lane) run(t *testing.T, test test) {
 	}
 	if l.failed != nil {
 		t.Fatal(l.failed)
+	}
+	if test.shares {
+		l.lend(t)
+	} else {
+		l.takeBack(t)
 	}
 	l.cell.CheckLeaks(t)
 	l.cell.LogFailure(t)
@@ -137,8 +144,15 @@ func (l *lane) close() error {
 }
 
 // subjects parts the tests by what is before the slash of their names, those that take
-// the longest first, so that no lane is left with one of them at the end.
+// the longest first, so that no lane is left with one of them at the end. Those that share
+// a pod are subjects of their own, and come last: others count the machines, or kill them.
 func subjects(tests []test) [][]test {
+	own := slices.DeleteFunc(slices.Clone(tests), func(t test) bool { return t.shares })
+	shared := slices.DeleteFunc(slices.Clone(tests), func(t test) bool { return !t.shares })
+	return append(bySubject(own), bySubject(shared)...)
+}
+
+func bySubject(tests []test) [][]test {
 	var names []string
 	by := map[string][]test{}
 	for _, test := range tests {
@@ -148,7 +162,8 @@ func subjects(tests []test) [][]test {
 		}
 		by[name] = append(by[name], test)
 	}
-	longest := []string{"pool", "template", "rootdisk", "faults", "config", "task", "processors"}
+	// Templates that rootdisk has built are of use to pool.
+	longest := []string{"rootdisk", "template", "pool", "faults", "config", "task", "processors"}
 	place := func(name string) int {
 		if i := slices.Index(longest, name); i >= 0 {
 			return i
@@ -174,7 +189,7 @@ func TestSubjectsHaveEveryTestOnce(t *testing.T) {
 	for _, subject := range subjects(suite()) {
 		first, _, _ := strings.Cut(subject[0].name, "/")
 		for _, test := range subject {
-			if name, _, _ := strings.Cut(test.name, "/"); name != first || !left[test.name] {
+			if name, _, _ := strings.Cut(test.name, "/"); name != first || test.shares != subject[0].shares || !left[test.name] {
 				t.Errorf("%q is among the tests of %q, or was already", test.name, first)
 			}
 			delete(left, test.name)

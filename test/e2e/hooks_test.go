@@ -121,46 +121,67 @@ func staticShell(t *testing.T) string {
 	return path
 }
 
-// testFailingHooks ends a container with the first hook that fails, which the
-// error names.
+// failingHook is a hook that fails, or does not end, and what is said of it.
+type failingHook struct {
+	hooks specs.Hooks
+	says  []string
+	// The container ends by itself, and says so on its standard error.
+	ends bool
+}
+
+// testFailingHooks has hooks of the host fail.
 func testFailingHooks(t *testing.T, c *harness.Cell) {
-	dir := hostDir(t, c, map[string]string{"refuses": "#!/bin/sh\necho this hook refuses >&2\nexit 3\n", "notes": "#!/bin/sh\ncat >>\"$1\"\n"})
-	for _, name := range []string{"refuses", "notes"} {
-		if err := os.Chmod(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	onHost := []specs.Hook{{Path: filepath.Join(dir, "refuses")}}
+	refuses := []specs.Hook{{Path: script(t, c, "echo this hook refuses >&2; exit 3")}}
+	says := []string{"exit status 3", "this hook refuses"}
+	checkFailingHooks(t, c, map[string]failingHook{
+		//lint:ignore SA1019 deprecated, and what nerdctl attaches its networks with
+		"prestart":      {hooks: specs.Hooks{Prestart: refuses}, says: says},
+		"createRuntime": {hooks: specs.Hooks{CreateRuntime: refuses}, says: says},
+		"poststart":     {hooks: specs.Hooks{Poststart: refuses}, says: says},
+	})
+}
+
+// testFailingContainerHooks has hooks fail that run in the container's namespaces.
+func testFailingContainerHooks(t *testing.T, c *harness.Cell) {
 	inside := func(path, script string, timeout *int) []specs.Hook {
 		return []specs.Hook{{Path: path, Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"}, Timeout: timeout}}
 	}
 	const refuses = "echo this hook refuses >&2; exit 3"
 	second := 1
-	for name, test := range map[string]struct {
-		hooks specs.Hooks
-		says  []string
-		// The container ends by itself, and says so on its standard error.
-		ends bool
-	}{
-		//lint:ignore SA1019 deprecated, and what nerdctl attaches its networks with
-		"prestart":                {hooks: specs.Hooks{Prestart: onHost}, says: []string{"exit status 3", "this hook refuses"}},
-		"createRuntime":           {hooks: specs.Hooks{CreateRuntime: onHost}, says: []string{"exit status 3", "this hook refuses"}},
+	checkFailingHooks(t, c, map[string]failingHook{
 		"createContainer":         {hooks: specs.Hooks{CreateContainer: inside(staticShell(t), refuses, nil)}, says: []string{"hook #0", "exit status 3", "this hook refuses"}},
 		"createContainer timeout": {hooks: specs.Hooks{CreateContainer: inside(staticShell(t), "while :; do :; done", &second)}, says: []string{"hook #0", "1.0s"}},
 		"startContainer":          {hooks: specs.Hooks{StartContainer: inside("/bin/sh", refuses, nil)}, says: []string{"hook #0", "exit status 3", "this hook refuses"}, ends: true},
 		"startContainer timeout":  {hooks: specs.Hooks{StartContainer: inside("/bin/sh", "exec sleep 1000", &second)}, says: []string{"hook #0", "1.0s"}, ends: true},
 		"startContainer missing":  {hooks: specs.Hooks{StartContainer: inside("/no/such/hook", "", nil)}, says: []string{"hook #0", "/no/such/hook: no such file"}, ends: true},
-		"poststart":               {hooks: specs.Hooks{Poststart: onHost}, says: []string{"exit status 3", "this hook refuses"}},
-	} {
+	})
+}
+
+// script makes an executable script, which goes with the test.
+func script(t *testing.T, c *harness.Cell, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(hostDir(t, c, map[string]string{"script": "#!/bin/sh\n" + text + "\n"}), "script")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// checkFailingHooks ends containers with the first hook that fails, which the error
+// names.
+func checkFailingHooks(t *testing.T, c *harness.Cell, tests map[string]failingHook) {
+	t.Helper()
+	notes, refuses := script(t, c, `cat >>"$1"`), script(t, c, "exit 3")
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			c.CheckLeaks(t)
-			stopped := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+			stopped := filepath.Join(filepath.Dir(notes), strings.ReplaceAll(name, " ", "-"))
 			container := c.Container(t, harness.Sh("echo the program; exec sleep 100000"), func(s *specs.Spec) {
 				s.Hooks = &test.hooks
-				s.Hooks.Poststop = []specs.Hook{{Path: filepath.Join(dir, "notes"), Args: []string{"notes", stopped}, Env: []string{"PATH=" + os.Getenv("PATH")}}}
+				s.Hooks.Poststop = []specs.Hook{{Path: notes, Args: []string{"notes", stopped}, Env: []string{"PATH=" + os.Getenv("PATH")}}}
 				if c.Runtime == harness.RuntimeHyper {
 					// Changes nothing for the next, which runc took long to learn.
-					s.Hooks.Poststop = append(onHost, s.Hooks.Poststop...)
+					s.Hooks.Poststop = append([]specs.Hook{{Path: refuses}}, s.Hooks.Poststop...)
 				}
 			})
 			said := failsToRun(t, container, test.ends)

@@ -142,14 +142,8 @@ func checkWriting(t *testing.T, task *harness.Task, file string) {
 // its neighbour.
 func testDiskMetrics(t *testing.T, c *harness.Cell) {
 	l := c.NewLoop(t, "", diskSize)
-	id, err := c.NewID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pod := c.ContainerWithID(t, id, harness.Args("sleep", "100000"), inPod("sandbox", id)).Create(t, harness.IO{})
-	pod.Start(t)
-	neighbour := running(t, c, inPod("container", id))
-	checkWriting(t, running(t, c, inPod("container", id), l.As("/dev/xvda", "rwm")), "/dev/xvda")
+	neighbour := running(t, c)
+	checkWriting(t, running(t, c, l.As("/dev/xvda", "rwm")), "/dev/xvda")
 	for _, e := range metricsOf(t, neighbour).GetIo().GetUsage() {
 		if e.GetWbytes() > 0 {
 			t.Errorf("its neighbour has written: %v", e)

@@ -182,11 +182,11 @@ func inGuest(t *testing.T, task *harness.Task, command string) {
 // testForwardedLoopback connects, on the host, to the loopback of a container's
 // network namespace: what listens on the container's own is reached.
 func testForwardedLoopback(t *testing.T, c *harness.Cell) {
+	task := c.Container(t, harness.Sh(fmt.Sprintf(server, "127.0.0.1:8080 && httpd -h /tmp/www -p [::1]:8081"))).Create(t, harness.IO{})
+	task.Start(t)
+	task.Expect(t, "serving\n")
+	ns := harness.OpenNetNS(t, int(task.PID))
 	for address, network := range map[string]string{"127.0.0.1:8080": "tcp4", "[::1]:8081": "tcp6"} {
-		task := c.Container(t, harness.Sh(fmt.Sprintf(server, address))).Create(t, harness.IO{})
-		task.Start(t)
-		task.Expect(t, "serving\n")
-		ns := harness.OpenNetNS(t, int(task.PID))
 		wantPage(t, ns, network, address)
 		// Where nobody listens the connection breaks.
 		nobody := netip.AddrPortFrom(netip.MustParseAddrPort(address).Addr(), 81).String()

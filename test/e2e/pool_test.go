@@ -24,25 +24,52 @@ func withPool(t *testing.T, c *harness.Cell, idleSeconds int) {
 	t.Helper()
 	awaitBuilders(t, c)
 	rootfsBy(t, c, "disk") // from the first container on
+	templates := filepath.Join(c.Dir, "pool-templates")
 	c.DropInFor(t, "50-pool.toml", fmt.Sprintf("[template]\nenable = true\ndirectory = %q\n[pool]\nenable = true\nmax = 1\nidle_seconds = %d\n",
-		filepath.Join(c.Dir, "pool-templates"), idleSeconds))
+		templates, idleSeconds))
+	if err := linkTemplates(c.CommonTemplates(), templates); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		harness.Eventually(t, harness.Soon, func() error {
-			left := parked(c)
-			for _, p := range left {
-				// One that has just ended needs none.
-				_ = unix.Kill(p.PID, unix.SIGTERM)
-			}
-			if len(left) > 0 {
-				return fmt.Errorf("shims are still parked: %v", left)
-			}
-			return nil
-		})
+		endParked(t, c)
 		checkNobodyWaits(t, c)
 		if err := os.RemoveAll(filepath.Join(c.Dir, "run/pool")); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// endParked ends who waits in the pool.
+func endParked(t *testing.T, c *harness.Cell) {
+	t.Helper()
+	harness.Eventually(t, harness.Soon, func() error {
+		left := parked(c)
+		for _, p := range left {
+			// One that has just ended needs none.
+			_ = unix.Kill(p.PID, unix.SIGTERM)
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("shims are still parked: %v", left)
+		}
+		return nil
+	})
+}
+
+// testPoolInTurn runs tests one after the other that leave to the next who waits: a
+// machine that has rehearsed is most of what one of them would take.
+func testPoolInTurn(t *testing.T, c *harness.Cell) {
+	withPool(t, c, 600)
+	for _, test := range []test{
+		{name: "use", run: testPool},
+		{name: "others", run: testPoolOthers},
+		{name: "as others", run: testPoolAsOthers},
+		{name: "wrong guess", run: testPoolGuess},
+		{name: "several at once", run: testPoolAtOnce},
+	} {
+		if !t.Run(test.name, func(t *testing.T) { test.run(t, c) }) {
+			endParked(t, c)
+		}
+	}
 }
 
 // parked are the shims that were parked, those among them that have a pod by now.
@@ -151,7 +178,6 @@ func wasPooled(t *testing.T, c *harness.Cell, logged int64) bool {
 
 // testPool runs what a container does in machines of the pool, which must not be alike.
 func testPool(t *testing.T, c *harness.Cell) {
-	withPool(t, c, 600)
 	if pooled(t, c, nil) {
 		t.Error("the first machine is from the pool")
 	}
@@ -216,7 +242,6 @@ func checkUnused(t *testing.T, task *harness.Task) {
 
 // testPoolOthers has containers that must not have the machine that waits.
 func testPoolOthers(t *testing.T, c *harness.Cell) {
-	withPool(t, c, 600)
 	shim, _ := fill(t, c)
 	host := hostDir(t, c, map[string]string{"f": "from the host\n"})
 	for name, option := range map[string]harness.Option{
@@ -241,7 +266,7 @@ func testPoolOthers(t *testing.T, c *harness.Cell) {
 			t.Error("a pod of the sandbox API: its machine is from the pool")
 		}
 	}
-	c.DropInFor(t, "60-other.toml", "[sandbox]\nmax_memory_mib = 1024\n")
+	c.DropInFor(t, "60-other.toml", "[rootfs]\nscratch_mib = 512\n") // of which a template knows nothing
 	if pooled(t, c, nil) {
 		t.Error("another configuration: its machine is from the pool")
 	}
@@ -253,7 +278,6 @@ func testPoolOthers(t *testing.T, c *harness.Cell) {
 // testPoolGuess has containers of which it shows only when they are made that the
 // machine is of no use: their snapshots have been written to.
 func testPoolGuess(t *testing.T, c *harness.Cell) {
-	withPool(t, c, 600)
 	fill(t, c)
 	container := c.Container(t, harness.Sh("cat /kept; echo kept >/kept"))
 	if r := container.Run(t, harness.IO{}); r.Stdout != "" {
@@ -352,7 +376,6 @@ func testPoolIdle(t *testing.T, c *harness.Cell) {
 
 // testPoolAtOnce starts more containers at once than wait.
 func testPoolAtOnce(t *testing.T, c *harness.Cell) {
-	withPool(t, c, 600)
 	fill(t, c)
 	logged := c.LogSize()
 	testAtOnce(t, c)
@@ -367,7 +390,6 @@ func testPoolAtOnce(t *testing.T, c *harness.Cell) {
 
 // testPoolAsOthers runs tests of all kinds with machines of the pool.
 func testPoolAsOthers(t *testing.T, c *harness.Cell) {
-	withPool(t, c, 600)
 	fill(t, c)
 	for _, other := range []struct {
 		name string

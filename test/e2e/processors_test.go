@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -42,10 +43,36 @@ func checkProcessors(t *testing.T, when string, want int, tasks ...*harness.Task
 	}
 }
 
-// configureFour allows machines of four processors, also where the host has fewer.
+// configureFour allows machines of four processors, also where the host has fewer. The
+// tests of processors have templates of such machines in common, which nobody else has use
+// for; they have a share.
 func configureFour(t *testing.T, c *harness.Cell) {
 	t.Helper()
 	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n[qemu]\naccel = \"tcg\"\n")
+	rootfsBy(t, c, "share")
+	awaitBuilders(t, c)
+	c.DropInFor(t, "05-templates.toml", fmt.Sprintf("[template]\ndirectory = %q\n", processorTemplates(c)))
+}
+
+func processorTemplates(c *harness.Cell) string { return filepath.Join(c.Dir, "processor-templates") }
+
+// testTemplateProcessors: machines of different numbers of processors go on from one
+// template.
+func testTemplateProcessors(t *testing.T, c *harness.Cell) {
+	configureFour(t, c)
+	if err := os.RemoveAll(processorTemplates(c)); err != nil {
+		t.Fatal(err)
+	}
+	c.DropInFor(t, "06-templates.toml", "[template]\nenable = true\n")
+	for i, hundredths := range []int64{50, 300, 200, 400} {
+		task := running(t, c, cpuQuota(hundredths))
+		if got := cloned(t, c); got != (i > 0) {
+			t.Errorf("machine %d: a clone: %v", i, got)
+		}
+		checkProcessors(t, fmt.Sprintf("machine %d", i), int(hundredths+99)/100, task)
+		end(t, task)
+		awaitTemplateIn(t, c, processorTemplates(c))
+	}
 }
 
 // keepBusy has a container keep every processor of its machine busy, and leave them to
@@ -68,7 +95,6 @@ func leastShares(s *specs.Spec) {
 // processor busy.
 func testProcessorsFollow(t *testing.T, c *harness.Cell) {
 	configureFour(t, c)
-	withoutTemplates(t, c)
 	first, add := newPod(t, c, leastShares)
 	checkProcessors(t, "at first", 1, first)
 	keepBusy(t, first)
@@ -101,7 +127,6 @@ func testProcessorsFollow(t *testing.T, c *harness.Cell) {
 // every one is busy.
 func testProcessorsAgain(t *testing.T, c *harness.Cell) {
 	configureFour(t, c)
-	withoutTemplates(t, c)
 	task := running(t, c, ownCgroup)
 	keepBusy(t, task)
 	begin := time.Now()
@@ -146,20 +171,23 @@ func checkHostQuota(t *testing.T, c *harness.Cell, want int) {
 // or what an annotation says.
 func testProcessorsAtStart(t *testing.T, c *harness.Cell) {
 	configureFour(t, c)
-	withoutTemplates(t, c)
 	fixed := harness.Annotation(hyperAnnotation+"vcpus", "2")
 	for _, test := range []struct {
 		name    string
 		options []harness.Option
 		want    string
+		fixed   bool // of which there is no template
 	}{
-		{"a limit", []harness.Option{cpuQuota(250)}, "3"},
-		{"a set of the host's", []harness.Option{cpuSet("61-62")}, "2"},
-		{"an annotation", []harness.Option{fixed, cpuQuota(400)}, "2"},
-		{"an annotation and a set", []harness.Option{fixed, cpuSet("1")}, "1"},
+		{"a limit", []harness.Option{cpuQuota(250)}, "3", false},
+		{"a set of the host's", []harness.Option{cpuSet("61-62")}, "2", false},
+		{"an annotation", []harness.Option{fixed, cpuQuota(400)}, "2", true},
+		{"an annotation and a set", []harness.Option{fixed, cpuSet("1")}, "1", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.CheckLeaks(t)
+			if test.fixed {
+				withoutTemplates(t, c)
+			}
 			r := c.Container(t, append(test.options, harness.Args("nproc"))...).Run(t, harness.IO{})
 			if r.Stdout != test.want+"\n" || r.Status != 0 {
 				t.Errorf("it has %+v, want %s", r, test.want)

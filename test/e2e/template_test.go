@@ -44,8 +44,14 @@ func awaitBuilders(t *testing.T, c *harness.Cell) {
 // awaitTemplate waits until the test's own templates are one, and nobody builds any more.
 func awaitTemplate(t *testing.T, c *harness.Cell) (path string) {
 	t.Helper()
+	return awaitTemplateIn(t, c, c.Templates())
+}
+
+// awaitTemplateIn is awaitTemplate of those in a directory.
+func awaitTemplateIn(t *testing.T, c *harness.Cell, dir string) (path string) {
+	t.Helper()
 	harness.Eventually(t, buildLimit, func() error {
-		found, err := filepath.Glob(filepath.Join(c.Templates(), "*.template"))
+		found, err := filepath.Glob(filepath.Join(dir, "*.template"))
 		if builders := c.Builders(); err != nil || len(found) != 1 || len(builders) > 0 {
 			return fmt.Errorf("templates %v, builders %v, %w", found, builders, err)
 		}
@@ -72,7 +78,7 @@ func withTemplates(t *testing.T, c *harness.Cell) {
 // has, of which templates would be built for nobody.
 func withoutTemplates(t *testing.T, c *harness.Cell) {
 	t.Helper()
-	c.DropInFor(t, "05-templates.toml", "[template]\nenable = false\n")
+	c.DropInFor(t, "07-templates.toml", "[template]\nenable = false\n")
 }
 
 // testTemplate runs what a container does in a machine that booted, and in clones.
@@ -101,25 +107,7 @@ func testTemplate(t *testing.T, c *harness.Cell) {
 		task.Delete(t)
 		awaitTemplate(t, c)
 	}
-}
-
-// testTemplateProcessors: machines of different numbers of processors go on from one
-// template.
-func testTemplateProcessors(t *testing.T, c *harness.Cell) {
-	configureFour(t, c)
-	rootfsBy(t, c, "share") // or the first has a share, and no other
-	withTemplates(t, c)
-	for i, hundredths := range []int64{50, 300, 200, 400} {
-		task := running(t, c, cpuQuota(hundredths))
-		if got := cloned(t, c); got != (i > 0) {
-			t.Errorf("machine %d: a clone: %v", i, got)
-		}
-		checkProcessors(t, fmt.Sprintf("machine %d", i), int(hundredths+99)/100, task)
-		task.Kill(t, uint32(unix.SIGKILL), true)
-		task.Wait(t, harness.Soon)
-		task.Delete(t)
-		awaitTemplate(t, c)
-	}
+	keepTemplate(t, c, ofQEMU)
 }
 
 // clockLimit is how far a guest's clock may be from the host's.
@@ -162,7 +150,7 @@ func once(t *testing.T, c *harness.Cell) bool {
 // which one can be damaged are in the tests of the store.
 func testDamagedTemplate(t *testing.T, c *harness.Cell) {
 	withTemplates(t, c)
-	once(t, c)
+	keptTemplate(t, c, ofQEMU)
 	for _, damage := range []struct {
 		name string
 		do   func(path string, size int64) error

@@ -55,6 +55,8 @@ type Cell struct {
 	options CellOptions
 	// runtimeOptions are what containerd passes on to the runtime, or nil.
 	runtimeOptions *anypb.Any
+	// always is applied to each container's specification, before its own options.
+	always []Option
 
 	chainID string
 	kernel  string
@@ -137,8 +139,12 @@ const templatesVariable = "HYPER_TEST_TEMPLATES"
 // would be taken for a leak. A machine has as long to boot as a request may take.
 func (c *Cell) configureCell(templates bool) error {
 	return c.DropIn("00-cell.toml", fmt.Sprintf("[sandbox]\nboot_timeout = %q\n[template]\nenable = %v\ndirectory = %q\nmax_count = 32\n[rootfs]\nlayers = %q\n[pool]\nenable = false\n",
-		Slowly(Patience), templates, cmp.Or(c.options.Templates, c.Templates()), c.LayersDir()))
+		Slowly(Patience), templates, c.CommonTemplates(), c.LayersDir()))
 }
+
+// CommonTemplates is the directory of the templates that the cell's machines have unless a
+// test configures another.
+func (c *Cell) CommonTemplates() string { return cmp.Or(c.options.Templates, c.Templates()) }
 
 // Templates is a directory for templates of the cell's own.
 func (c *Cell) Templates() string { return filepath.Join(c.Dir, "templates") }
@@ -264,9 +270,10 @@ func (c *Cell) Below() []Process {
 // below is Below with zombies, but for those that only wait for the reaper.
 // Other cells may run in this process at the same time: theirs are left out.
 func (c *Cell) below() []Process {
-	self, all := os.Getpid(), processes()
+	self := os.Getpid()
 	var found []Process
-	for _, p := range descendants(all, self) {
+	below, all := family(self)
+	for _, p := range below {
 		if c.reaper.owns(p.PID) || p.Parent == self && p.Zombie() || builderOf(all, p) != 0 {
 			continue
 		}
@@ -282,8 +289,8 @@ func (c *Cell) below() []Process {
 // themselves.
 func (c *Cell) Builders() []Process {
 	var found []Process
-	all := processes()
-	for _, p := range descendants(all, os.Getpid()) {
+	below, all := family(os.Getpid())
+	for _, p := range below {
 		if builderOf(all, p) == p.PID && !p.Zombie() && dirOf(all, p) == c.Dir {
 			found = append(found, p)
 		}

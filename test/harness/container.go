@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -87,6 +88,20 @@ func (c *Cell) ContainerWithID(t T, id string, options ...Option) *Container {
 	return c.container(t, id, "", options...)
 }
 
+// Always has options apply to each container that is made from now on with containerd's
+// default specification, before the container's own, until it is called again.
+func (c *Cell) Always(options ...Option) { c.always = options }
+
+// AlwaysAnnotations are the annotations that such options give a container, for one that
+// is made by other means.
+func (c *Cell) AlwaysAnnotations() map[string]string {
+	var s specs.Spec
+	for _, option := range c.always {
+		option(&s)
+	}
+	return s.Annotations
+}
+
 // container makes a container, in a sandbox if that is not empty.
 func (c *Cell) container(t T, id, sandbox string, options ...Option) *Container {
 	t.Helper()
@@ -96,7 +111,7 @@ func (c *Cell) container(t T, id, sandbox string, options ...Option) *Container 
 	if err != nil {
 		t.Fatalf("making the specification of %s: %v", id, err)
 	}
-	for _, option := range options {
+	for _, option := range slices.Concat(c.always, options) {
 		option(spec)
 	}
 	container := &Container{ID: id, Cell: c, Spec: spec, sandbox: sandbox}

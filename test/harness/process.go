@@ -40,6 +40,29 @@ func (p Process) Zombie() bool { return p.State == "Z" || p.State == "X" }
 
 // processes lists the host's processes. One that ends meanwhile may be missing.
 func processes() map[int]Process {
+	all := ancestry()
+	for pid, p := range all {
+		p.describe()
+		all[pid] = p
+	}
+	return all
+}
+
+// family lists what is below the process pid, nearest first, and is also the host's
+// processes, of which the others have no Args and no Exe: to read these takes most of the
+// time of a look.
+func family(pid int) (below []Process, all map[int]Process) {
+	all = ancestry()
+	below = descendants(all, pid)
+	for i := range below {
+		below[i].describe()
+		all[below[i].PID] = below[i]
+	}
+	return below, all
+}
+
+// ancestry lists the host's processes without Args and Exe.
+func ancestry() map[int]Process {
 	all := map[int]Process{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
@@ -47,7 +70,7 @@ func processes() map[int]Process {
 		if err != nil {
 			continue
 		}
-		if p, ok := readProcess(pid); ok {
+		if p, ok := readStat(pid); ok {
 			all[pid] = p
 		}
 	}
@@ -55,6 +78,21 @@ func processes() map[int]Process {
 }
 
 func readProcess(pid int) (Process, bool) {
+	p, ok := readStat(pid)
+	if ok {
+		p.describe()
+	}
+	return p, ok
+}
+
+// describe reads the process's Args and Exe.
+func (p *Process) describe() {
+	cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
+	p.Args = strings.FieldsFunc(string(cmdline), func(r rune) bool { return r == 0 })
+	p.Exe, _ = os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+}
+
+func readStat(pid int) (Process, bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return Process{}, false
@@ -68,9 +106,6 @@ func readProcess(pid int) (Process, bool) {
 	p := Process{PID: pid, State: fields[0]}
 	p.Parent, _ = strconv.Atoi(fields[1])
 	p.Start, _ = strconv.ParseUint(fields[19], 10, 64)
-	cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	p.Args = strings.FieldsFunc(string(cmdline), func(r rune) bool { return r == 0 })
-	p.Exe, _ = os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return p, true
 }
 
@@ -150,7 +185,7 @@ func children() []int {
 	}
 	// A kernel without CONFIG_PROC_CHILDREN.
 	self := os.Getpid()
-	for _, p := range processes() {
+	for _, p := range ancestry() {
 		if p.Parent == self {
 			pids = append(pids, p.PID)
 		}
