@@ -7,8 +7,10 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
@@ -19,14 +21,27 @@ import (
 // maxQueues bounds the queues of a card: more than this help no guest of ours.
 const maxQueues = 8
 
+// detachTimeout bounds how long a guest may take to let go of cards: it does so within
+// a second, or not at all.
+const detachTimeout = 10 * time.Second
+
+// slots are what takes the cards of a machine.
+type slots interface {
+	AttachNIC(ctx context.Context, nic virtcontainers.NIC) error
+	DetachNIC(ctx context.Context, id string) error
+}
+
 // guestNetwork keeps the guest's network what the sandbox's namespace on the host
 // has: for each interface there a card here, with the same name, addresses and
 // routes. Whoever needs it to be so calls sync; what changes later is followed.
 type guestNetwork struct {
-	guest *guest
-	log   *log.Entry
-	ns    *network.Namespace
-	file  *os.File // of the same namespace
+	log    *log.Entry
+	ns     *network.Namespace
+	file   *os.File // of the same namespace
+	slots  slots
+	queues int // of each card
+	// tell has the guest make of its cards what the request says.
+	tell func(context.Context, *agentv1.SetNetworkRequest) error
 	// turn is taken by the one who changes anything, and guards what follows.
 	turn    chan struct{}
 	cards   map[string]*card // by MAC address
@@ -55,9 +70,27 @@ func (c *card) bars(i virtcontainers.Interface) bool {
 	return c.index == i.Index || c.mac == i.MAC.String()
 }
 
-// newGuestNetwork opens the namespace that the guest's machine runs in.
+// newGuestNetwork is that of the namespace which the guest's machine runs in.
 func newGuestNetwork(g *guest) (*guestNetwork, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", g.machine.PID()))
+	n, err := openGuestNetwork(fmt.Sprintf("/proc/%d/ns/net", g.machine.PID()), g.sandbox.log)
+	if err != nil {
+		return nil, err
+	}
+	n.slots = g.machine
+	n.queues = int(min(g.size.VCPUs, maxQueues))
+	n.tell = func(ctx context.Context, r *agentv1.SetNetworkRequest) error {
+		agent, err := g.call()
+		if err != nil {
+			return err
+		}
+		return agent.setNetwork(ctx, r)
+	}
+	return n, nil
+}
+
+// openGuestNetwork opens the namespace; whose guest it is is for the caller to say.
+func openGuestNetwork(path string, log *log.Entry) (*guestNetwork, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening the sandbox's network namespace: %w", err)
 	}
@@ -67,8 +100,7 @@ func newGuestNetwork(g *guest) (*guestNetwork, error) {
 		return nil, fmt.Errorf("opening the sandbox's network namespace: %w", err)
 	}
 	return &guestNetwork{
-		guest: g,
-		log:   g.sandbox.log,
+		log:   log,
 		ns:    ns,
 		file:  file,
 		turn:  make(chan struct{}, 1),
@@ -111,24 +143,32 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	}
 	// What fails from here on is to be tried again, though the network be the old one again.
 	n.applied = virtcontainers.Network{}
-	// What was replaced by something with its address, or has another address.
-	if err := n.unplug(ctx, now, func(c *card) bool { return slices.ContainsFunc(now.Interfaces, c.bars) }); err != nil {
-		return err
-	}
-	if err := n.plug(ctx, now); err != nil {
-		return err
-	}
-	agent, err := n.guest.call()
-	if err != nil {
-		return err
-	}
-	if err := agent.setNetwork(ctx, networkRequest(now)); err != nil {
-		return fmt.Errorf("setting up the guest's network: %w", err)
-	}
-	if err := n.unplug(ctx, now, func(*card) bool { return true }); err != nil {
+	if err := n.apply(ctx, now); err != nil {
 		return err
 	}
 	n.applied = now
+	return nil
+}
+
+// apply makes the guest's network what is given, as far as that goes: an interface that
+// the guest cannot have, and a card that it does not let go of, keep nothing else from it.
+func (n *guestNetwork) apply(ctx context.Context, now virtcontainers.Network) error {
+	// What was replaced by something with its address, or has another address.
+	bars := func(c *card) bool { return slices.ContainsFunc(now.Interfaces, c.bars) }
+	errs := []error{n.unplug(ctx, now, bars), n.plug(ctx, now)}
+	had := without(now, func(i virtcontainers.Interface) bool { return n.cardOf(i) == nil })
+	if err := n.tell(ctx, networkRequest(had)); err != nil {
+		errs = append(errs, fmt.Errorf("setting up the guest's network: %w", err))
+	}
+	errs = append(errs, n.unplug(ctx, now, func(c *card) bool { return !bars(c) }))
+	return errors.Join(errs...)
+}
+
+// cardOf is an interface's card, or nil.
+func (n *guestNetwork) cardOf(i virtcontainers.Interface) *card {
+	if c := n.cards[i.MAC.String()]; c != nil && c.isOf(i) {
+		return c
+	}
 	return nil
 }
 
@@ -138,43 +178,76 @@ func (n *guestNetwork) read() (virtcontainers.Network, error) {
 	if err != nil {
 		return now, fmt.Errorf("reading the sandbox's network: %w", err)
 	}
-	left := make(map[string]bool)
-	now.Interfaces = slices.DeleteFunc(now.Interfaces, func(i virtcontainers.Interface) bool {
+	return without(now, func(i virtcontainers.Interface) bool {
 		if len(i.MAC) == 0 {
 			n.log.Warnf("interface %s carries no Ethernet frames: the guest does not get it", i.Name)
-			left[i.Name] = true
 			return true
 		}
 		return false
-	})
-	now.Routes = slices.DeleteFunc(now.Routes, func(r virtcontainers.Route) bool { return left[r.Interface] })
-	now.Neighbours = slices.DeleteFunc(now.Neighbours, func(e virtcontainers.Neighbour) bool { return left[e.Interface] })
-	return now, nil
+	}), nil
+}
+
+// without is a network without some of its interfaces, and what is over them.
+func without(whole virtcontainers.Network, out func(virtcontainers.Interface) bool) virtcontainers.Network {
+	var rest virtcontainers.Network
+	left := make(map[string]bool)
+	for _, i := range whole.Interfaces {
+		if out(i) {
+			left[i.Name] = true
+		} else {
+			rest.Interfaces = append(rest.Interfaces, i)
+		}
+	}
+	for _, r := range whole.Routes {
+		if !left[r.Interface] {
+			rest.Routes = append(rest.Routes, r)
+		}
+	}
+	for _, e := range whole.Neighbours {
+		if !left[e.Interface] {
+			rest.Neighbours = append(rest.Neighbours, e)
+		}
+	}
+	return rest
 }
 
 // plug gives the guest a card for each interface that has none.
 func (n *guestNetwork) plug(ctx context.Context, now virtcontainers.Network) error {
+	var errs []error
 	for _, i := range now.Interfaces {
-		c := n.cards[i.MAC.String()]
-		var err error
-		if c == nil {
-			if c, err = n.attach(ctx, i); err == nil {
-				n.cards[i.MAC.String()] = c
-			}
-		} else if c.mtu != i.MTU {
-			err = c.tap.SetMTU(i.MTU)
-			c.mtu = i.MTU
-		}
-		if err != nil {
-			return fmt.Errorf("giving interface %s to the guest: %w", i.Name, err)
+		if err := n.plugOne(ctx, i); err != nil {
+			errs = append(errs, fmt.Errorf("giving interface %s to the guest: %w", i.Name, err))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+func (n *guestNetwork) plugOne(ctx context.Context, i virtcontainers.Interface) error {
+	if c := n.cardOf(i); c != nil {
+		if c.mtu == i.MTU {
+			return nil
+		}
+		if err := c.tap.SetMTU(i.MTU); err != nil {
+			return err
+		}
+		c.mtu = i.MTU
+		return nil
+	}
+	for _, c := range n.cards {
+		if c.bars(i) {
+			return fmt.Errorf("the guest still has the card of the one before it, %s: %w", c.id, errdefs.ErrUnavailable)
+		}
+	}
+	c, err := n.attach(ctx, i)
+	if err != nil {
+		return err
+	}
+	n.cards[c.mac] = c
 	return nil
 }
 
 func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (_ *card, err error) {
-	queues := int(min(n.guest.size.VCPUs, maxQueues))
-	tap, err := n.ns.Join(i.Name, queues)
+	tap, err := n.ns.Join(i.Name, n.queues)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +256,7 @@ func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (
 			err = errors.Join(err, tap.Close())
 		}
 	}()
-	vhost, err := network.OpenVHost(queues)
+	vhost, err := network.OpenVHost(n.queues)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +267,7 @@ func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (
 	}()
 	c := &card{id: fmt.Sprintf("nic%d", n.next), iface: i.Name, index: i.Index, mac: i.MAC.String(), mtu: i.MTU, tap: tap}
 	n.next++
-	err = n.guest.machine.AttachNIC(ctx, virtcontainers.NIC{ID: c.id, MAC: i.MAC, MTU: i.MTU, Queues: tap.Queues, VHost: vhost})
+	err = n.slots.AttachNIC(ctx, virtcontainers.NIC{ID: c.id, MAC: i.MAC, MTU: i.MTU, Queues: tap.Queues, VHost: vhost})
 	if err != nil {
 		return nil, err
 	}
@@ -205,19 +278,34 @@ func (n *guestNetwork) attach(ctx context.Context, i virtcontainers.Interface) (
 	return c, nil
 }
 
-// unplug takes those of the guest's cards whose interfaces are gone that are to go.
+// unplug takes those of the guest's cards whose interfaces are gone that are to go, all at
+// the same time: for one that it keeps it is waited long.
 func (n *guestNetwork) unplug(ctx context.Context, now virtcontainers.Network, toGo func(*card) bool) error {
-	var errs []error
-	for mac, c := range n.cards {
+	ctx, cancel := context.WithTimeout(ctx, detachTimeout)
+	defer cancel()
+	type leaving struct {
+		*card
+		err error
+	}
+	var cards []*leaving
+	var detaching sync.WaitGroup
+	for _, c := range n.cards {
 		if slices.ContainsFunc(now.Interfaces, c.isOf) || !toGo(c) {
 			continue
 		}
-		if err := n.guest.machine.DetachNIC(ctx, c.id); err != nil {
-			errs = append(errs, fmt.Errorf("taking interface %s from the guest: %w", c.iface, err))
+		l := &leaving{card: c}
+		cards = append(cards, l)
+		detaching.Go(func() { l.err = n.slots.DetachNIC(ctx, l.id) })
+	}
+	detaching.Wait()
+	var errs []error
+	for _, l := range cards {
+		if l.err != nil {
+			errs = append(errs, fmt.Errorf("taking interface %s from the guest: %w", l.iface, l.err))
 			continue
 		}
-		delete(n.cards, mac)
-		errs = append(errs, c.tap.Close())
+		delete(n.cards, l.mac)
+		errs = append(errs, l.tap.Close())
 	}
 	return errors.Join(errs...)
 }

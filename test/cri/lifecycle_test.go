@@ -7,6 +7,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/hyperhq/hyper/test/harness"
 	"github.com/hyperhq/hyper/test/image"
 )
 
@@ -177,6 +178,48 @@ func testStopPod(t *testing.T, n *node) {
 	}
 	if _, err := p.tryCreate(t, []string{"true"}); err == nil {
 		t.Error("a container was made in a stopped pod")
+	}
+}
+
+// testPodProcess ends the process that stands for the pod: the pod is not ready any more,
+// which is told, and its containers live on until it is stopped.
+func testPodProcess(t *testing.T, n *node) {
+	if n.options.CRI.Sandboxer == harness.SandboxerShim {
+		t.Skip("a pod that the shim makes has no process of its own")
+	}
+	p := n.pod(t, nil)
+	c := p.sleeper(t)
+	n.ctr(t, "task", "kill", "--signal", "KILL", p.id)
+	harness.Eventually(t, patience, func() error {
+		if s := p.status(t); s.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
+			return fmt.Errorf("the pod is %v", s.State)
+		}
+		return nil
+	})
+	if got := c.exec(t, "echo", "alive"); got != "alive" {
+		t.Errorf("its container says %q", got)
+	}
+	if err := p.remove(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testNoPauseImage makes a pod on a node that has no pause image.
+func testNoPauseImage(t *testing.T, n *node) {
+	if n.options.CRI.Sandboxer != harness.SandboxerShim {
+		t.Skip("a pod that the shim does not make is a container of the pause image")
+	}
+	const away = "example.com/away:1"
+	n.ctr(t, "images", "tag", image.Pause, away)
+	n.ctr(t, "images", "rm", image.Pause)
+	t.Cleanup(func() {
+		n.ctr(t, "images", "tag", away, image.Pause)
+		n.ctr(t, "images", "label", image.Pause, "io.cri-containerd.image=managed")
+		n.ctr(t, "images", "rm", away)
+		n.awaitImages(t)
+	})
+	if got := n.pod(t, nil).sleeper(t).exec(t, "echo", "alive"); got != "alive" {
+		t.Errorf("its container says %q", got)
 	}
 }
 

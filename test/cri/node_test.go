@@ -24,6 +24,7 @@ const patience = 60 * time.Second
 // node is a machine that a kubelet could use: containerd with CRI and a network.
 type node struct {
 	t       *testing.T // of the whole suite on this node
+	options harness.CellOptions
 	cell    *harness.Cell
 	network *harness.NetNS
 	runtime runtimeapi.RuntimeServiceClient
@@ -55,7 +56,7 @@ func newNode(t *testing.T, o harness.CellOptions) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	n := &node{t: t, cell: c, network: o.Host.NetNS, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}
+	n := &node{t: t, options: o, cell: c, network: o.Host.NetNS, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn)}
 	n.awaitImages(t)
 	n.makePodDirs(t)
 	n.makeBridge(t)
@@ -135,4 +136,17 @@ func (n *node) command(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out.String())
 	}
 	return out.String()
+}
+
+// ctr runs ctr on what CRI has made.
+func (n *node) ctr(t *testing.T, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var out strings.Builder
+	cmd := n.cell.CtrCommand(ctx, append([]string{"--namespace", "k8s.io"}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := n.cell.RunCommand(cmd); err != nil {
+		t.Fatalf("ctr %s: %v: %s", strings.Join(args, " "), err, out.String())
+	}
 }

@@ -3,6 +3,8 @@ package cri
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -63,6 +65,7 @@ func testPodStats(t *testing.T, n *node) {
 // difference is the machine.
 func testOverhead(t *testing.T, n *node) {
 	p := n.pod(t, nil)
+	checkCgroup(t, n, p)
 	p.run(t, []string{"probe", "allocate", "40"}, func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
 	harness.Eventually(t, patience, func() error {
 		r, err := n.runtime.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id})
@@ -87,46 +90,125 @@ func testOverhead(t *testing.T, n *node) {
 	})
 }
 
-// limits are read inside, from either generation of cgroups.
-const limitsScript = `cd /sys/fs/cgroup
-if [ -f memory.max ]; then cat memory.max; cut -d ' ' -f 1 cpu.max
-else cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us; fi`
-
-// testLimits makes a container with limits and changes them while it runs.
-func testLimits(t *testing.T, n *node) {
-	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) {
-		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuPeriod: 100000, CpuQuota: 50000}
-	})
-	if got := strings.Fields(c.sh(t, limitsScript)); fmt.Sprint(got) != fmt.Sprint([]int{64 << 20, 50000}) {
-		t.Errorf("the limits are %v", got)
-	}
-	if _, err := n.runtime.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{
-		ContainerId: c.id,
-		Linux:       &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 << 20, CpuPeriod: 100000, CpuQuota: 70000},
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Fields(c.sh(t, limitsScript)); fmt.Sprint(got) != fmt.Sprint([]int{96 << 20, 70000}) {
-		t.Errorf("the limits after the update are %v", got)
-	}
-	if l := c.status(t).GetResources().GetLinux(); l.GetMemoryLimitInBytes() != 96<<20 || l.GetCpuQuota() != 70000 {
-		t.Errorf("the status tells the limits as %v", l)
+// checkCgroup looks whether all that is on the node of the only pod is in its cgroup, in
+// each hierarchy that has one.
+func checkCgroup(t *testing.T, n *node, p *pod) {
+	t.Helper()
+	for _, program := range []string{"qemu-system", "virtiofsd", "containerd-shim-hyper"} {
+		found := n.cell.Program(program)
+		if len(found) == 0 {
+			t.Errorf("there is no %s", program)
+		}
+		for _, process := range found {
+			groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", process.PID))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, controllers := range []string{"memory", "cpu", "pids", ""} {
+				if group, ok := groupOf(string(groups), controllers); ok && !strings.HasPrefix(group, p.config.Linux.CgroupParent+"/") {
+					t.Errorf("%s is in cgroup %s of %q, and not in the pod's", process, group, controllers)
+				}
+			}
+		}
 	}
 }
 
-// testHugePages limits a container's huge pages, of which a guest has none unless it is
-// told to.
-func testHugePages(t *testing.T, n *node) {
-	c := n.shared(t).sleeper(t, func(c *runtimeapi.ContainerConfig) {
-		c.Linux.Resources = &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}}}
-	})
-	// containerd passes a limit on only if the node could enforce it.
-	want := "max"
-	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); err == nil {
-		want = fmt.Sprint(4 << 20)
+// groupOf is the cgroup that a process has in the hierarchy of a controller of version 1,
+// or in that of version 2, whose name is empty: that is not looked at where it has no
+// controllers.
+func groupOf(groups, controller string) (group string, ok bool) {
+	if data, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); controller == "" && (err != nil || len(data) == 0) {
+		return "", false
 	}
-	if got := c.sh(t, "cat /sys/fs/cgroup/hugetlb.2MB.max; grep HugePages_Total: /proc/meminfo | xargs"); got != want+"\nHugePages_Total: 0" {
-		t.Errorf("of huge pages it sees %q, and its limit should be %s", got, want)
+	for line := range strings.Lines(groups) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) == 3 && slices.Contains(strings.Split(fields[1], ","), controller) {
+			return fields[2], true
+		}
+	}
+	return "", false
+}
+
+// testMetrics reads what containerd makes of statistics for Prometheus, of all pods.
+func testMetrics(t *testing.T, n *node) {
+	p := n.shared(t)
+	c := p.sleeper(t)
+	c.exec(t, "ping", "-c", "1", harness.PodGateway4)
+	r, err := n.runtime.ListPodSandboxMetrics(t.Context(), &runtimeapi.ListPodSandboxMetricsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	positive := make(map[string]bool)
+	note := func(list []*runtimeapi.Metric) {
+		for _, m := range list {
+			positive[m.Name] = positive[m.Name] || m.GetValue().GetValue() > 0
+		}
+	}
+	for _, pod := range r.PodMetrics {
+		if pod.PodSandboxId != p.id {
+			continue
+		}
+		note(pod.Metrics)
+		for _, container := range pod.ContainerMetrics {
+			if container.ContainerId == c.id {
+				note(container.Metrics)
+			}
+		}
+	}
+	for _, name := range []string{"container_memory_working_set_bytes", "container_processes", "container_start_time_seconds", "container_network_receive_bytes_total"} {
+		if !positive[name] {
+			t.Errorf("%s is not there, or nothing: %v", name, positive)
+		}
+	}
+}
+
+// limitsScript reads limits inside, from either generation of cgroups: of memory, of
+// processor time, of swap beside the memory, and the weight.
+const limitsScript = `cd /sys/fs/cgroup
+if [ -f memory.max ]; then cat memory.max; cut -d ' ' -f 1 cpu.max; cat memory.swap.max cpu.weight
+else cd memory; m=$(cat memory.limit_in_bytes); echo $m; cat ../cpu/cpu.cfs_quota_us; echo $(($(cat memory.memsw.limit_in_bytes) - m)); cat ../cpu/cpu.shares; fi`
+
+// limitsOf are a container's, but for the weight, which the second result is.
+func limitsOf(t *testing.T, c *container) (limits string, weight int) {
+	t.Helper()
+	lines := strings.Fields(c.sh(t, limitsScript))
+	if len(lines) != 4 {
+		t.Fatalf("the limits are %q", lines)
+	}
+	weight, err := strconv.Atoi(lines[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines[:3], " "), weight
+}
+
+// testLimits makes a container with limits and changes them while it runs.
+func testLimits(t *testing.T, n *node) {
+	p := n.shared(t)
+	_, ordinary := limitsOf(t, p.sleeper(t))
+	c := p.sleeper(t, func(c *runtimeapi.ContainerConfig) {
+		c.Linux.Resources = &runtimeapi.LinuxContainerResources{
+			MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 80 << 20, CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512,
+		}
+	})
+	limits, weight := limitsOf(t, c)
+	if want := fmt.Sprintf("%d 50000 %d", 64<<20, 16<<20); limits != want || weight >= ordinary {
+		t.Errorf("the limits are %s, want %s, and its weight %d, where %d is ordinary", limits, want, weight, ordinary)
+	}
+	if _, err := n.runtime.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: c.id,
+		Linux: &runtimeapi.LinuxContainerResources{
+			MemoryLimitInBytes: 96 << 20, MemorySwapLimitInBytes: 104 << 20, CpuPeriod: 100000, CpuQuota: 70000, CpuShares: 4096,
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	limits, weight = limitsOf(t, c)
+	if want := fmt.Sprintf("%d 70000 %d", 96<<20, 8<<20); limits != want || weight <= ordinary {
+		t.Errorf("the limits after the update are %s, want %s, and its weight %d, where %d is ordinary", limits, want, weight, ordinary)
+	}
+	if l := c.status(t).GetResources().GetLinux(); l.GetMemoryLimitInBytes() != 96<<20 || l.GetCpuQuota() != 70000 {
+		t.Errorf("the status tells the limits as %v", l)
 	}
 }
 

@@ -21,15 +21,20 @@ func suite() []test {
 	return []test{
 		// In a pod of their own.
 		{name: "images/list", run: testImages},
+		{name: "node/as documented", run: testDocumented, vm: true, new: true},
+		{name: "node/features", run: testFeatures, vm: true, new: true},
 
 		{name: "pod/status", run: testPodStatus},
 		{name: "pod/configuration", run: testPodConfiguration},
 		{name: "pod/stop", run: testStopPod},
+		{name: "pod/process", run: testPodProcess},
+		{name: "pod/no pause image", run: testNoPauseImage, vm: true},
 		{name: "pod/twenty containers", run: testTwenty},
 
 		{name: "security/privileged", run: testPrivileged},
 
 		{name: "namespaces/shared PID", run: testSharedPID},
+		{name: "namespaces/shared UTS", run: testSharedUTS},
 		{name: "namespaces/of the host", run: testHostNamespaces, vm: true},
 
 		{name: "network/of the host", run: testHostNetwork},
@@ -37,7 +42,9 @@ func suite() []test {
 		{name: "volumes/user namespace", run: testUserNamespace, new: true},
 
 		{name: "resources/overhead", run: testOverhead, vm: true},
+		{name: "resources/memory", run: testMemory, vm: true},
 		{name: "resources/processors", run: testProcessors, vm: true},
+		{name: "resources/huge pages", run: testHugePages, vm: true},
 
 		{name: "faults/containerd restarts", run: testContainerdRestarts},
 		{name: "faults/killed", run: testKilled, vm: true},
@@ -96,8 +103,8 @@ func suite() []test {
 
 		{name: "resources/container's statistics", run: testStats, shares: true},
 		{name: "resources/pod's statistics", run: testPodStats, shares: true},
+		{name: "resources/metrics", run: testMetrics, new: true, shares: true},
 		{name: "resources/limits", run: testLimits, shares: true},
-		{name: "resources/huge pages", run: testHugePages, vm: true, shares: true},
 		{name: "resources/out of memory", run: testOOM, shares: true},
 
 		{name: "faults/flood of output", run: testFlood, shares: true},

@@ -85,6 +85,7 @@ var (
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{{.Handler}}]
       runtime_type = "{{.Runtime}}"
       sandboxer = "{{.Sandboxer}}"
+      disable_pause_image_pull = {{eq .Sandboxer "shim"}}
       privileged_without_host_devices = true
 `))
 
