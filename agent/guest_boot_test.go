@@ -185,7 +185,7 @@ func (g *testGuest) connect(t testing.TB) {
 	}
 	g.owner.Cleanup(func() { session.Close() })
 	g.session = session
-	stream, err := session.Open(channel.Header{Kind: channel.Control})
+	stream, err := session.Open(t.Context(), channel.Header{Kind: channel.Control})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func (g *testGuest) open(t testing.TB, which string) *stdioStreams {
 		*id = g.nextID
 		g.nextID++
 		g.mu.Unlock()
-		conn, err := g.session.Open(channel.Header{Kind: channel.Stdio, ID: *id})
+		conn, err := g.session.Open(t.Context(), channel.Header{Kind: channel.Stdio, ID: *id})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -66,7 +66,7 @@ func useSession(t *testing.T, host net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	control, err := session.Open(channel.Header{Kind: channel.Control})
+	control, err := session.Open(t.Context(), channel.Header{Kind: channel.Control})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func useSession(t *testing.T, host net.Conn) {
 		t.Fatal(err)
 	}
 	// A stream that nobody claims ends with the session, at the latest.
-	if _, err := session.Open(channel.Header{Kind: channel.Stdio, ID: 7}); err != nil {
+	if _, err := session.Open(t.Context(), channel.Header{Kind: channel.Stdio, ID: 7}); err != nil {
 		t.Fatal(err)
 	}
 	session.Close()

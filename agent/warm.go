@@ -106,7 +106,7 @@ func askNothing(ctx context.Context, conn net.Conn) error {
 		return err
 	}
 	defer session.Close()
-	control, err := session.Open(channel.Header{Kind: channel.Control})
+	control, err := session.Open(ctx, channel.Header{Kind: channel.Control})
 	if err != nil {
 		return err
 	}

@@ -37,8 +37,8 @@ type agentClient struct {
 	raw agentv1.AgentClient
 }
 
-func newAgentClient(s *channel.Session) (*agentClient, error) {
-	conn, err := s.Open(channel.Header{Kind: channel.Control})
+func newAgentClient(ctx context.Context, s *channel.Session) (*agentClient, error) {
+	conn, err := s.Open(ctx, channel.Header{Kind: channel.Control})
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +46,16 @@ func newAgentClient(s *channel.Session) (*agentClient, error) {
 	return &agentClient{raw: client}, nil
 }
 
+// errNoAnswer says that the agent has had its time.
+var errNoAnswer = errors.New("the agent did not answer")
+
+func boundCall(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w within %s", errNoAnswer, timeout))
+}
+
 // call makes one call with a deadline and gives errdefs kinds.
 func call[Request, Reply any](ctx context.Context, timeout time.Duration, method func(context.Context, Request) (Reply, error), request Request) (Reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the agent did not answer within %s", timeout))
+	ctx, cancel := boundCall(ctx, timeout)
 	defer cancel()
 	reply, err := method(ctx, request)
 	if err != nil {
@@ -150,13 +157,18 @@ func (a *agentClient) resume(ctx context.Context, r *agentv1.ContainerRef) error
 	return err
 }
 
+// changed asks whether there is anything to save.
+func (a *agentClient) changed(ctx context.Context, r *agentv1.SaveChangesRequest) (bool, error) {
+	reply, err := call(ctx, createTimeout, a.raw.SaveChanges, r)
+	return reply.GetChanged(), err
+}
+
 // saveChanges takes as long as sending what has been written: ctx bounds it.
-func (a *agentClient) saveChanges(ctx context.Context, r *agentv1.SaveChangesRequest) (changed bool, err error) {
-	reply, err := a.raw.SaveChanges(ctx, r)
-	if err != nil {
-		return false, guestError(ctx, err)
+func (a *agentClient) saveChanges(ctx context.Context, r *agentv1.SaveChangesRequest) error {
+	if _, err := a.raw.SaveChanges(ctx, r); err != nil {
+		return guestError(ctx, err)
 	}
-	return reply.GetChanged(), nil
+	return nil
 }
 
 func (a *agentClient) update(ctx context.Context, r *agentv1.UpdateContainerRequest) error {

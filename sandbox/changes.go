@@ -46,7 +46,7 @@ func (c *Container) saveChanges(ctx context.Context) error {
 	// What was saved before may have been undone since.
 	wanted := r.saved
 	if !wanted {
-		wanted, err = agent.saveChanges(ctx, request)
+		wanted, err = agent.changed(ctx, request)
 	}
 	if err == nil && wanted {
 		err = c.receiveChanges(ctx, agent, request)
@@ -60,7 +60,7 @@ func (c *Container) saveChanges(ctx context.Context) error {
 
 func (c *Container) receiveChanges(ctx context.Context, agent *agentClient, request *agentv1.SaveChangesRequest) error {
 	request.Stream = c.sandbox.nextStream.Add(1)
-	stream, err := c.guest.session.Open(channel.Header{Kind: channel.Stdio, ID: request.Stream})
+	stream, err := c.guest.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: request.Stream})
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *Container) receiveChanges(ctx context.Context, agent *agentClient, requ
 	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	sent := make(chan error, 1)
 	go func() { // ends with the call, so with ctx
-		_, err := agent.saveChanges(ctx, request)
+		err := agent.saveChanges(ctx, request)
 		if err != nil {
 			cancel(err)
 		}

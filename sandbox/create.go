@@ -211,7 +211,7 @@ func (c *Container) createInGuest(ctx context.Context, stdio Stdio) error {
 	if err != nil {
 		return fmt.Errorf("creating container %s: %w", c.id, err)
 	}
-	c.init, err = c.newProcess("", stdio)
+	c.init, err = c.newProcess(ctx, "", stdio)
 	if err != nil {
 		closeCopies(copies)
 		return err
@@ -266,7 +266,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the process: %w", err)
 	}
-	p, err := c.addExec(o)
+	p, err := c.addExec(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -282,8 +282,8 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	return p, nil
 }
 
-func (c *Container) addExec(o ExecOptions) (*Process, error) {
-	p, err := c.newProcess(o.ID, o.Stdio)
+func (c *Container) addExec(ctx context.Context, o ExecOptions) (*Process, error) {
+	p, err := c.newProcess(ctx, o.ID, o.Stdio)
 	if err != nil {
 		return nil, err
 	}

@@ -301,7 +301,7 @@ func connect(ctx context.Context, machine *factory.Machine) (*channel.Session, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("waiting for the agent: %w", err)
 	}
-	agent, err := newAgentClient(session)
+	agent, err := newAgentClient(ctx, session)
 	if err != nil {
 		session.Close()
 		return nil, nil, err

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -58,8 +59,8 @@ type Process struct {
 	exit  Exit
 }
 
-func (c *Container) newProcess(id string, stdio Stdio) (*Process, error) {
-	streams, err := c.guest.openStreams(stdio)
+func (c *Container) newProcess(ctx context.Context, id string, stdio Stdio) (*Process, error) {
+	streams, err := c.guest.openStreams(ctx, stdio)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +130,8 @@ func (p *Process) Start(ctx context.Context) error {
 	return p.container.runStartedHooks(ctx)
 }
 
-// Signal sends the process a signal. errdefs.ErrNotFound once it has ended.
+// Signal sends the process a signal. errdefs.ErrNotFound once it has ended. SIGKILL ends a
+// container also where the guest does not answer: with its machine.
 func (p *Process) Signal(ctx context.Context, sig uint32) error { return p.signal(ctx, sig, false) }
 
 func (p *Process) signal(ctx context.Context, sig uint32, all bool) error {
@@ -146,6 +148,11 @@ func (p *Process) signal(ctx context.Context, sig uint32, all bool) error {
 		Signal:      sig,
 		All:         all,
 	}); err != nil {
+		if errors.Is(err, errNoAnswer) && p.id == "" && sig == uint32(unix.SIGKILL) {
+			p.container.log.WithError(err).Errorf("%s is to be killed: ending its machine", p)
+			p.container.guest.kill()
+			return nil
+		}
 		return fmt.Errorf("signalling %s: %w", p, err)
 	}
 	return nil

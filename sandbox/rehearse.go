@@ -121,12 +121,12 @@ func (p *Parked) runRehearsal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stdout, err := p.session.Open(channel.Header{Kind: channel.Stdio, ID: request.Streams.Stdout})
+	stdout, err := p.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: request.Streams.Stdout})
 	if err != nil {
 		return err
 	}
 	defer stdout.Close()
-	stderr, err := p.session.Open(channel.Header{Kind: channel.Stdio, ID: request.Streams.Stderr})
+	stderr, err := p.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: request.Streams.Stderr})
 	if err != nil {
 		return err
 	}

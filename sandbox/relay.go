@@ -53,7 +53,7 @@ func (g *guest) relay(ctx context.Context, socket *hostSocket, connection uint64
 	defer cancel()
 	defer context.AfterFunc(socket.life, cancel)()
 	local, refused := socket.dial(ctx)
-	remote, err := g.session.OpenSocket(connection)
+	remote, err := g.session.OpenSocket(ctx, connection)
 	if refused != nil || err != nil {
 		if local != nil {
 			local.Close()

@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyperhq/hyper/proto/channel"
@@ -38,7 +40,10 @@ func (s *stream) name() uint64 {
 	return s.id
 }
 
-func (g *guest) openStreams(stdio Stdio) (streams, error) {
+// openStreams opens a process's streams, for which a guest has as long as for a call.
+func (g *guest) openStreams(ctx context.Context, stdio Stdio) (streams, error) {
+	ctx, cancel := boundCall(ctx, callTimeout)
+	defer cancel()
 	var all streams
 	for _, s := range []struct {
 		wanted bool
@@ -52,10 +57,10 @@ func (g *guest) openStreams(stdio Stdio) (streams, error) {
 			continue
 		}
 		id := g.sandbox.nextStream.Add(1)
-		conn, err := g.session.Open(channel.Header{Kind: channel.Stdio, ID: id})
+		conn, err := g.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: id})
 		if err != nil {
 			all.close()
-			return streams{}, fmt.Errorf("opening the process's streams: %w", err)
+			return streams{}, fmt.Errorf("opening the process's streams: %w: %w", err, errdefs.ErrUnavailable)
 		}
 		*s.end = &stream{Conn: conn, id: id}
 	}

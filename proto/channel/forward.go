@@ -65,7 +65,7 @@ func CopyHalf(dst HalfCloser, src io.Reader) error {
 // Forward connects to a TCP port of the guest's loopback. It waits for the
 // guest's answer until ctx ends; ErrRefused is one.
 func (s *Session) Forward(ctx context.Context, port uint16) (*Conn, error) {
-	stream, err := s.Open(Header{Kind: Forward, ID: uint64(port)})
+	stream, err := s.Open(ctx, Header{Kind: Forward, ID: uint64(port)})
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +76,10 @@ func (s *Session) Forward(ctx context.Context, port uint16) (*Conn, error) {
 	return NewConn(stream), nil
 }
 
-// OpenSocket opens the stream of a connection that the guest told of. Closing it
-// unused tells the guest that the host could not connect.
-func (s *Session) OpenSocket(id uint64) (*Conn, error) {
-	stream, err := s.Open(Header{Kind: Socket, ID: id})
+// OpenSocket opens the stream of a connection that the guest told of, as Open does. Closing
+// it unused tells the guest that the host could not connect.
+func (s *Session) OpenSocket(ctx context.Context, id uint64) (*Conn, error) {
+	stream, err := s.Open(ctx, Header{Kind: Socket, ID: id})
 	if err != nil {
 		return nil, err
 	}

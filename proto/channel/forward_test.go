@@ -167,7 +167,7 @@ func TestWhatWasClosedWaitsForItsReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer host.Close()
-		stream, err := host.Open(Header{Stdio, 1})
+		stream, err := host.Open(t.Context(), Header{Stdio, 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,8 @@ const (
 // Session is one conversation of the host with a guest.
 type Session struct {
 	mux *yamux.Session
+	// patience is how long the peer may leave a stream untaken.
+	patience time.Duration
 }
 
 // Connect begins a session from the host's side: it greets the guest at the
@@ -49,7 +51,7 @@ func hostSession(conn net.Conn, c *yamux.Config) (*Session, error) {
 		conn.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
-	s := &Session{mux: mux}
+	s := &Session{mux: mux, patience: c.StreamOpenTimeout}
 	go s.refuse()
 	return s, nil
 }
@@ -119,7 +121,7 @@ func Accept(port io.ReadWriteCloser, fit func() error) (*Session, error) {
 		port.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
-	return &Session{mux: mux}, nil
+	return &Session{mux: mux, patience: writeTimeout}, nil
 }
 
 func awaitBegin(port io.ReadWriter, fit func() error) error {
@@ -153,15 +155,48 @@ func config() *yamux.Config {
 	return c
 }
 
-// Open opens a stream and says what it is.
-func (s *Session) Open(h Header) (net.Conn, error) {
+// Open opens a stream and says what it is. It waits until ctx ends for a guest that reads
+// nothing, or has taken none of the last backlog streams. One that does so for long is
+// given up: the session ends.
+func (s *Session) Open(ctx context.Context, h Header) (net.Conn, error) {
+	type result struct {
+		stream net.Conn
+		err    error
+	}
+	opened := make(chan result)
+	go func() { // ends with the session, which the guest cannot draw out
+		stream, err := s.open(h)
+		select {
+		case opened <- result{stream, err}:
+		case <-ctx.Done():
+			if err == nil {
+				stream.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		if r.err != nil {
+			return nil, fmt.Errorf("opening a stream to the guest: %w", r.err)
+		}
+		return r.stream, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("opening a stream to the guest, which takes none: %w", context.Cause(ctx))
+	}
+}
+
+// open is Open, however long it takes. The multiplexer gives a guest up that does not take
+// a stream, but not for those that have been closed since.
+func (s *Session) open(h Header) (net.Conn, error) {
+	giveUp := time.AfterFunc(s.patience, func() { s.mux.Close() })
+	defer giveUp.Stop()
 	stream, err := s.mux.OpenStream()
 	if err != nil {
-		return nil, fmt.Errorf("opening a stream to the guest: %w", err)
+		return nil, err
 	}
 	if _, err := stream.Write(h.encode()); err != nil {
 		stream.Close()
-		return nil, fmt.Errorf("opening a stream to the guest: %w", err)
+		return nil, err
 	}
 	return stream, nil
 }

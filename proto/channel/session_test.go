@@ -77,7 +77,7 @@ func TestStreamsCarryBytesAndTheirEnd(t *testing.T) {
 		}
 		io.Copy(conn, conn)
 	})
-	conn, err := host.Open(Header{Stdio, 7})
+	conn, err := host.Open(t.Context(), Header{Stdio, 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,13 +106,13 @@ func TestAReaderThatStopsStallsNoOtherStream(t *testing.T) {
 		}
 		io.Copy(conn, conn)
 	})
-	stuck, err := host.Open(Header{Stdio, 1})
+	stuck, err := host.Open(t.Context(), Header{Stdio, 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stuck.Close()
 	for id := uint64(2); id < 20; id++ {
-		conn, err := host.Open(Header{Stdio, id})
+		conn, err := host.Open(t.Context(), Header{Stdio, id})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestAStreamEndsWhenTheSessionDoes(t *testing.T) {
 	host := sessions(t, func(_ Header, conn net.Conn) { io.Copy(io.Discard, conn) })
-	conn, err := host.Open(Header{Stdio, 1})
+	conn, err := host.Open(t.Context(), Header{Stdio, 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,25 +244,12 @@ func TestAGuestThatOpensAStreamEndsTheSession(t *testing.T) {
 }
 
 func TestAGuestThatTakesNoStreamEndsTheSession(t *testing.T) {
-	hostEnd, guestEnd := socketPair(t)
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		io.Copy(io.Discard, guestEnd) // until the host hangs up
-		guestEnd.Close()
-	}()
-	c := config()
-	if c.StreamOpenTimeout != writeTimeout {
-		t.Errorf("a guest has %v to take a stream", c.StreamOpenTimeout)
+	if have := config().StreamOpenTimeout; have != writeTimeout {
+		t.Errorf("a guest has %v to take a stream", have)
 	}
-	c.StreamOpenTimeout = 10 * time.Millisecond
-	host, err := hostSession(hostEnd, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
+	host := silentGuest(t, 10*time.Millisecond)
 	// The time may be over before the stream's header is written.
-	if conn, err := host.Open(Header{Stdio, 1}); err == nil {
+	if conn, err := host.Open(t.Context(), Header{Stdio, 1}); err == nil {
 		if _, err := conn.Read(make([]byte, 1)); err == nil {
 			t.Error("read from a stream that was never taken")
 		}
@@ -272,8 +259,85 @@ func TestAGuestThatTakesNoStreamEndsTheSession(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the session goes on")
 	}
-	host.Close()
-	<-read
+}
+
+// silentGuest is the host's side of a session with a guest that reads and says nothing, and
+// has so long to take a stream.
+func silentGuest(t *testing.T, patience time.Duration) *Session {
+	t.Helper()
+	hostEnd, guestEnd := socketPair(t)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		io.Copy(io.Discard, guestEnd) // until the host hangs up
+		guestEnd.Close()
+	}()
+	c := config()
+	c.StreamOpenTimeout = patience
+	host, err := hostSession(hostEnd, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		host.Close()
+		<-read
+	})
+	return host
+}
+
+// fill opens and closes as many streams as may lie untaken.
+func fill(t *testing.T, host *Session) {
+	t.Helper()
+	for range backlog {
+		conn, err := host.Open(t.Context(), Header{Stdio, 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+}
+
+func TestAGuestThatTakesNoStreamHoldsNobodyUp(t *testing.T) {
+	host := silentGuest(t, time.Hour)
+	fill(t, host)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := host.Open(ctx, Header{Stdio, 1}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more: %v", err)
+	}
+	select {
+	case <-host.Done():
+		t.Error("the session has ended with the caller's patience")
+	default:
+	}
+}
+
+func TestAGuestThatTakesNoStreamAnyMoreEndsTheSession(t *testing.T) {
+	host := silentGuest(t, 200*time.Millisecond)
+	fill(t, host)
+	if _, err := host.Open(t.Context(), Header{Stdio, 1}); err == nil {
+		t.Error("one more was opened")
+	}
+	select {
+	case <-host.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("the session goes on")
+	}
+}
+
+func TestAGuestThatReadsNothingHoldsNobodyUp(t *testing.T) {
+	hostEnd, guestEnd := net.Pipe() // without a buffer
+	defer guestEnd.Close()
+	host, err := hostSession(hostEnd, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := host.Open(ctx, Header{Stdio, 1}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("opening: %v", err)
+	}
 }
 
 func TestProbesComeBeforeASession(t *testing.T) {

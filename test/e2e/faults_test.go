@@ -137,6 +137,29 @@ func checkKilled(t *testing.T, c *harness.Cell, program string, m moment) {
 	task.Delete(t)
 }
 
+// killLimit is how soon a guest that does not answer is to be ended.
+const killLimit = 40 * time.Second
+
+// testHungGuest kills a container whose machine does nothing any more.
+func testHungGuest(t *testing.T, c *harness.Cell) {
+	task := running(t, c)
+	for _, machine := range c.Program("qemu-system") {
+		if err := unix.Kill(machine.PID, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	if err := task.Kill(t, uint32(unix.SIGKILL), false); err != nil {
+		t.Fatal(err)
+	}
+	if r := task.Finish(t); r.Status != 137 {
+		t.Errorf("it exited %d", r.Status)
+	}
+	if took := time.Since(begin); took > harness.Allow(killLimit) {
+		t.Errorf("it was gone after %v", took)
+	}
+}
+
 // checkCleaned checks that a task whose shim is gone is gone, or can be deleted.
 func checkCleaned(t *testing.T, task *harness.Task) {
 	t.Helper()

@@ -120,6 +120,7 @@ func suite() []test {
 		{name: "task/waiters", run: testWaiters, shares: true},
 		{name: "task/checkpoint", run: testCheckpoint, vm: true, shares: true},
 		{name: "task/pod", run: testPod, vm: true},
+		{name: "task/cgroup of another", run: testSharedCgroup, vm: true},
 		{name: "task/unprivileged", run: testUnprivileged, vm: true},
 
 		{name: "sandbox/life", run: testSandboxLife, vm: true},
@@ -191,6 +192,7 @@ func suite() []test {
 		{name: "hyperctl/list and metrics", run: testHyperctl, vm: true},
 
 		{name: "faults/killed", run: testKilled, vm: true},
+		{name: "faults/hung guest", run: testHungGuest, vm: true},
 		{name: "faults/killed while containerd is down", run: testKilledWhileDown, vm: true},
 		{name: "faults/containerd restarts", run: testRestart},
 		{name: "faults/ended while containerd is down", run: testEndWhileDown},
