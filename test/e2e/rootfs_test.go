@@ -257,7 +257,7 @@ func testExecutables(t *testing.T, c *harness.Cell) {
 	rootfsBy(t, c, "share")
 	withoutTemplates(t, c)
 	task := running(t, c, harness.Annotation(hyperAnnotation+"memory_mib", "96"))
-	const rounds = 25
+	const rounds = 12
 	p := task.Exec(t, harness.Command{Args: []string{"sh", "-c", fmt.Sprintf(`cp /bin/probe /root/p && cp /bin/busybox /root/busybox || exit 1
 		i=0
 		while [ $i -lt %d ]; do
