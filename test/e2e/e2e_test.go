@@ -23,12 +23,13 @@ func TestEndToEnd(t *testing.T) {
 	if common.Runtime != harness.RuntimeHyper {
 		kernels = []string{""}
 	}
-	for _, pair := range cells(common.Parts.Containerds, kernels, os.Getenv("HYPER_TEST_MATRIX") == "full") {
+	full := os.Getenv("HYPER_TEST_MATRIX") == "full"
+	for i, pair := range cells(common.Parts.Containerds, kernels, full) {
 		cell := common
 		cell.Containerd, cell.Kernel = pair.Containerd, pair.Kernel
 		t.Run(cellName(cell.Containerd, cell.Kernel), func(t *testing.T) {
 			t.Parallel()
-			runCell(t, cell)
+			runCell(t, cell, full || i == 0)
 		})
 	}
 }
@@ -77,8 +78,9 @@ func cellName(containerd, kernel string) string {
 // each test waits: for its own limits, for one processor of a machine, for a disk.
 const lanes = 2
 
-// runCell runs every test once, in the lane that is the next to be free.
-func runCell(t *testing.T, o harness.CellOptions) {
+// runCell runs every test once, in the lane that is the next to be free; whole is false
+// where those are left out that need to run in one cell only.
+func runCell(t *testing.T, o harness.CellOptions, whole bool) {
 	list := subjects(suite())
 	queue := make(chan []test, len(list))
 	for _, subject := range list {
@@ -87,14 +89,13 @@ func runCell(t *testing.T, o harness.CellOptions) {
 	close(queue)
 	var all sync.WaitGroup
 	for range lanes {
-		all.Go(func() { runLane(t, o, queue) })
+		all.Go(func() { runLane(t, lane{options: o, whole: whole}, queue) })
 	}
 	all.Wait()
 }
 
 // runLane runs subjects as long as there are any, one test after the other.
-func runLane(t *testing.T, o harness.CellOptions, queue <-chan []test) {
-	l := lane{options: o}
+func runLane(t *testing.T, l lane, queue <-chan []test) {
 	defer func() {
 		l.takeBack(t)
 		if err := l.close(); err != nil {
@@ -111,6 +112,7 @@ func runLane(t *testing.T, o harness.CellOptions, queue <-chan []test) {
 // lane is a cell that is made for the first test that runs in it.
 type lane struct {
 	options harness.CellOptions
+	whole   bool // it has the tests of one cell only
 	cell    *harness.Cell
 	failed  error // why there is none
 	pod     *sharedPod
@@ -119,6 +121,9 @@ type lane struct {
 func (l *lane) run(t *testing.T, test test) {
 	if test.vm && l.options.Runtime != harness.RuntimeHyper {
 		t.Skip("only for a runtime with virtual machines")
+	}
+	if test.once && !l.whole {
+		t.Skip("another cell has it: neither the containerd nor the guest's kernel matters ($HYPER_TEST_MATRIX=full runs it in all)")
 	}
 	if l.cell == nil && l.failed == nil {
 		l.cell, l.failed = harness.NewCell(t.Context(), l.options)

@@ -35,12 +35,12 @@ func inNetwork(ns *harness.NetNS) harness.Option {
 
 // page fetches the server's page.
 func page(from *harness.NetNS, network, address string) (string, error) {
-	conn, err := from.Dial(network, address, 10*time.Second)
+	conn, err := from.Dial(network, address, harness.Soon)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(harness.Soon))
 	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return "", err
 	}
@@ -251,7 +251,7 @@ func testTransfer(t *testing.T, c *harness.Cell) {
 	task.Expect(t, "ready\n")
 	sum := patternSum(size)
 
-	conn, err := outside.Dial("tcp", "10.99.0.2:7002", 10*time.Second)
+	conn, err := outside.Dial("tcp", "10.99.0.2:7002", harness.Soon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func testTransfer(t *testing.T, c *harness.Cell) {
 	if got := fmt.Sprintf("%x", sha256.Sum256(data)); got != sum || err != nil {
 		t.Fatalf("from the container came %d bytes with sum %s, %v; want %s", len(data), got, err, sum)
 	}
-	back, err := outside.Dial("tcp", "10.99.0.2:7001", 10*time.Second)
+	back, err := outside.Dial("tcp", "10.99.0.2:7001", harness.Soon)
 	if err != nil {
 		t.Fatal(err)
 	}

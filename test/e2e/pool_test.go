@@ -357,13 +357,13 @@ func testPoolIdle(t *testing.T, c *harness.Cell) {
 	withPool(t, c, int(idle.Seconds()))
 	shim, machine := fill(t, c)
 	began := time.Now()
-	harness.Eventually(t, 3*idle, func() error {
+	harness.Eventually(t, harness.Patience, func() error {
 		if left := parked(c); len(left) > 0 {
 			return fmt.Errorf("shims are parked: %v", left)
 		}
 		return nil
 	})
-	if waited := time.Since(began); waited > 2*idle {
+	if waited := time.Since(began); waited > harness.Allow(2*idle) {
 		t.Errorf("it waited %v", waited)
 	}
 	awaitGone(t, shim)

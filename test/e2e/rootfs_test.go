@@ -127,7 +127,7 @@ func testBindDirectories(t *testing.T, c *harness.Cell) {
 	if err := os.Rename(filepath.Join(host, "ro", "next"), filepath.Join(host, "ro", "old")); err != nil {
 		t.Fatal(err)
 	}
-	r := task.Shell(t, "for i in $(seq 30); do grep -q changed /data/ro/old && break; sleep 0.1; done; cat /data/ro/old")
+	r := task.Shell(t, "for i in $(seq 300); do grep -q changed /data/ro/old && break; sleep 0.1; done; cat /data/ro/old")
 	if r.Stdout != "changed\n" {
 		t.Errorf("after the host replaced a file the container reads %+v", r)
 	}
@@ -224,7 +224,7 @@ func testPropagation(t *testing.T, c *harness.Cell) {
 	}
 	checkScripts(t, task, []struct{ what, script, want string }{
 		{"content", "cat /slave/file /private/file", "x\nx\n"},
-		{"slave", "for i in $(seq 30); do [ -e /slave/later/new ] && break; sleep 0.1; done; cat /slave/later/new", "mounted later\n"},
+		{"slave", "for i in $(seq 300); do [ -e /slave/later/new ] && break; sleep 0.1; done; cat /slave/later/new", "mounted later\n"},
 		{"private", "ls /private/later", "old\n"},
 	})
 }
@@ -257,7 +257,7 @@ func testExecutables(t *testing.T, c *harness.Cell) {
 	rootfsBy(t, c, "share")
 	withoutTemplates(t, c)
 	task := running(t, c, harness.Annotation(hyperAnnotation+"memory_mib", "96"))
-	const rounds = 25
+	const rounds = 12
 	p := task.Exec(t, harness.Command{Args: []string{"sh", "-c", fmt.Sprintf(`cp /bin/probe /root/p && cp /bin/busybox /root/busybox || exit 1
 		i=0
 		while [ $i -lt %d ]; do

@@ -35,7 +35,7 @@ func checkState(t *testing.T, s *harness.Sandbox, want string) {
 func checkExit(t *testing.T, answer <-chan harness.SandboxExit, status uint32) {
 	t.Helper()
 	exit := <-answer // the wait has a limit
-	if exit.Err != nil || exit.Status != status || time.Since(exit.At).Abs() > 10*time.Second {
+	if exit.Err != nil || exit.Status != status || time.Since(exit.At).Abs() > harness.Allow(10*time.Second) {
 		t.Errorf("it exited %d at %v, %v; want %d", exit.Status, exit.At, exit.Err, status)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,7 +64,7 @@ func orphan(t *testing.T, r *Reaper, dir string, command string) {
 func sleeper(t *testing.T, c *Cell) {
 	t.Helper()
 	orphan(t, c.reaper, c.Dir, "sleep 1000")
-	Eventually(t, 10*time.Second, func() error {
+	Eventually(t, Soon, func() error {
 		below := c.Below()
 		if slices.ContainsFunc(below, func(p Process) bool { return slices.Equal(p.Args, []string{"sleep", "1000"}) }) {
 			return nil
@@ -123,7 +122,7 @@ func TestReaperLeavesOwnChildren(t *testing.T) {
 		}
 		return found
 	}
-	if left := within(t.Context(), 2*time.Second, zombies); len(left) != 0 {
+	if left := within(t.Context(), Soon, zombies); len(left) != 0 {
 		t.Errorf("not reaped: %q", left)
 	}
 }

@@ -159,7 +159,7 @@ func (s *Streams) Collect(t T) (stdout, stderr string) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(Slowly(Soon)):
 		t.Fatalf("the output did not end; so far: %q and %q", s.out.String(), s.err.String())
 	}
 	return s.out.String(), s.err.String()
