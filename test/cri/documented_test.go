@@ -15,8 +15,8 @@ import (
 )
 
 // testDocumented compares what the documentation tells to write into containerd's
-// configuration with what all tests here run with, and makes a pod by the name that its
-// RuntimeClass has for kubelet to ask by.
+// configuration, and the name that its RuntimeClass has for kubelet to ask for pods by, with
+// what all tests here run with and ask by.
 func testDocumented(t *testing.T, n *node) {
 	documents := []string{"README.md"}
 	if n.options.CRI.Sandboxer == harness.SandboxerShim {
@@ -39,16 +39,8 @@ func testDocumented(t *testing.T, n *node) {
 	if handler == nil {
 		t.Fatal("README.md has no RuntimeClass")
 	}
-	r, err := n.runtime.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: n.podConfig(t), RuntimeHandler: handler[1]})
-	if err != nil {
-		t.Fatalf("asking for a pod by the handler %q: %v", handler[1], err)
-	}
-	p := &pod{node: n, id: r.PodSandboxId}
-	if s := p.status(t); s.RuntimeHandler != n.cell.Handler() {
-		t.Errorf("the pod is by %q", s.RuntimeHandler)
-	}
-	if err := p.remove(); err != nil {
-		t.Error(err)
+	if handler[1] != n.cell.Handler() {
+		t.Errorf("the handler of the RuntimeClass is %s, the tests ask by %s", handler[1], n.cell.Handler())
 	}
 }
 

@@ -43,19 +43,26 @@ func testPodStatus(t *testing.T, n *node) {
 	}
 }
 
-// testPodConfiguration tells every container the pod's name and its resolver's
-// configuration, and sets some of the pod's own sysctls.
+// testPodConfiguration tells every container the pod's name, which one that may do so
+// changes for all, and its resolver's configuration, and sets some of the pod's own sysctls.
 func testPodConfiguration(t *testing.T, n *node) {
 	p := n.pod(t, func(c *runtimeapi.PodSandboxConfig) {
 		c.Hostname = "a-name"
 		c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.ipv4.ip_local_port_range": "20000\t30000"}
 		c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"test.example"}, Options: []string{"ndots:3"}}
 	})
-	for range 2 {
-		got := p.sleeper(t).sh(t, "hostname; cat /etc/hostname /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range /etc/resolv.conf")
+	first, second := p.sleeper(t, func(c *runtimeapi.ContainerConfig) {
+		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
+	}), p.sleeper(t)
+	for _, c := range []*container{first, second} {
+		got := c.sh(t, "hostname; cat /etc/hostname /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range /etc/resolv.conf")
 		if want := "a-name\na-name\n1\n20000\t30000\nsearch test.example\nnameserver 192.0.2.53\noptions ndots:3"; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+	first.sh(t, "hostname changed")
+	if got := second.exec(t, "hostname"); got != "changed" {
+		t.Errorf("when one has changed it, the other sees the host name %q", got)
 	}
 }
 
@@ -212,12 +219,12 @@ func testNoPauseImage(t *testing.T, n *node) {
 	const away = "example.com/away:1"
 	n.ctr(t, "images", "tag", image.Pause, away)
 	n.ctr(t, "images", "rm", image.Pause)
-	t.Cleanup(func() {
+	defer func() {
 		n.ctr(t, "images", "tag", away, image.Pause)
 		n.ctr(t, "images", "label", image.Pause, "io.cri-containerd.image=managed")
 		n.ctr(t, "images", "rm", away)
 		n.awaitImages(t)
-	})
+	}()
 	if got := n.pod(t, nil).sleeper(t).exec(t, "echo", "alive"); got != "alive" {
 		t.Errorf("its container says %q", got)
 	}

@@ -64,18 +64,6 @@ func testSharedIPC(t *testing.T, n *node) {
 	}
 }
 
-// testSharedUTS has a container that may do so change the pod's host name.
-func testSharedUTS(t *testing.T, n *node) {
-	p := n.pod(t, nil)
-	a, b := p.sleeper(t, func(c *runtimeapi.ContainerConfig) {
-		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
-	}), p.sleeper(t)
-	a.sh(t, "hostname changed")
-	if got := b.exec(t, "hostname"); got != "changed" {
-		t.Errorf("its neighbour sees the host name %q", got)
-	}
-}
-
 // testHostNamespaces asks for the host's namespaces, which a machine of its own
 // cannot have: that is refused in words that say so.
 func testHostNamespaces(t *testing.T, n *node) {

@@ -138,10 +138,10 @@ func (n *node) command(t *testing.T, name string, args ...string) string {
 	return out.String()
 }
 
-// ctr runs ctr on what CRI has made.
+// ctr runs ctr on what CRI has made, be the test about to end.
 func (n *node) ctr(t *testing.T, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var out strings.Builder
 	cmd := n.cell.CtrCommand(ctx, append([]string{"--namespace", "k8s.io"}, args...)...)

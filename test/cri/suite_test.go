@@ -34,7 +34,6 @@ func suite() []test {
 		{name: "security/privileged", run: testPrivileged},
 
 		{name: "namespaces/shared PID", run: testSharedPID},
-		{name: "namespaces/shared UTS", run: testSharedUTS},
 		{name: "namespaces/of the host", run: testHostNamespaces, vm: true},
 
 		{name: "network/of the host", run: testHostNetwork},
@@ -43,6 +42,7 @@ func suite() []test {
 
 		{name: "resources/overhead", run: testOverhead, vm: true},
 		{name: "resources/memory", run: testMemory, vm: true},
+		{name: "resources/limit of the pod", run: testPodLimit, vm: true},
 		{name: "resources/processors", run: testProcessors, vm: true},
 		{name: "resources/huge pages", run: testHugePages, vm: true},
 
