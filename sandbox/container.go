@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/errdefs"
@@ -42,7 +43,8 @@ type Container struct {
 	init      *Process
 	// limits are those that size the machine, as they are now. They are guarded by
 	// the sandbox's lock.
-	limits *specs.LinuxResources
+	limits  *specs.LinuxResources
+	lastOOM time.Time // is forwardEvents' own
 	// created is guarded by the sandbox's lock; init is set before it is.
 	created bool
 	// deleting ends when the guest is asked to forget the container.
