@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/errdefs"
@@ -16,6 +18,9 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 	"github.com/hyperhq/hyper/virtcontainers"
 )
+
+// maxDeletions is how often a guest may fail to delete a container.
+const maxDeletions = 3
 
 // Container is a container in the sandbox's guest.
 type Container struct {
@@ -42,7 +47,10 @@ type Container struct {
 	init      *Process
 	// limits are those that size the machine, as they are now. They are guarded by
 	// the sandbox's lock.
-	limits *specs.LinuxResources
+	limits  *specs.LinuxResources
+	lastOOM time.Time // is forwardEvents' own
+	// deletions counts those that the guest has failed.
+	deletions atomic.Int32
 	// created is guarded by the sandbox's lock; init is set before it is.
 	created bool
 	// deleting ends when the guest is asked to forget the container.
@@ -239,7 +247,7 @@ func (c *Container) delete(ctx context.Context) error {
 		// Nobody has to wait for that now.
 		c.sandbox.tasks.Go(c.guest.kill)
 	} else if agent, err := c.guest.call(); err == nil {
-		if err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
+		if err := c.deleteInGuest(ctx, agent); err != nil {
 			return fmt.Errorf("deleting container %s: %w", c.id, err)
 		}
 	}
@@ -248,6 +256,20 @@ func (c *Container) delete(ctx context.Context) error {
 	}
 	c.guest.refit(ctx)
 	c.afterDelete(ctx)
+	return nil
+}
+
+// deleteInGuest has the guest delete the container. One that fails to gets some chances, and
+// is then left alone: it must not keep its pod on the host.
+func (c *Container) deleteInGuest(ctx context.Context, agent *agentClient) error {
+	err := agent.delete(ctx, &agentv1.ProcessRef{ContainerId: c.id})
+	if err == nil || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
+		return nil
+	}
+	if c.deletions.Add(1) < maxDeletions {
+		return err
+	}
+	c.log.WithError(err).Errorf("the guest does not delete the container, asked %d times: it is left there", maxDeletions)
 	return nil
 }
 

@@ -2,9 +2,14 @@ package sandbox
 
 import (
 	"context"
+	"time"
 
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
+
+// oomPace is how often at most a guest can have its host tell that a container was out of
+// memory: everybody on the host is told.
+const oomPace = time.Second
 
 // forwardEvents passes on what the guest tells unasked, until the session ends.
 // Connections that it tells of end with ctx.
@@ -29,9 +34,11 @@ func (s *Sandbox) forwardEvents(ctx context.Context, g *guest) {
 		if oom == nil {
 			continue
 		}
-		if _, err := s.Container(oom.GetContainerId()); err != nil {
+		c, err := s.Container(oom.GetContainerId())
+		if err != nil || time.Since(c.lastOOM) < oomPace {
 			continue
 		}
+		c.lastOOM = time.Now()
 		select {
 		case s.oom <- oom.GetContainerId():
 		default: // a guest cannot make the host keep more than the queue holds

@@ -14,6 +14,10 @@ import (
 	agentv1 "github.com/hyperhq/hyper/proto/hyper/agent/v1"
 )
 
+// deathTimeout is how long a container that was killed may take to end: what it wrote may
+// have a slow reader, and a disk of the host be busy.
+const deathTimeout = 5 * time.Minute
+
 // State is where in its life a process is.
 type State int
 
@@ -53,6 +57,7 @@ type Process struct {
 	container *Container
 	streams   streams
 	done      chan struct{}
+	killed    sync.Once // the first that has reached a container
 
 	mu    sync.Mutex
 	state State // never Paused: that is the container's
@@ -131,7 +136,7 @@ func (p *Process) Start(ctx context.Context) error {
 }
 
 // Signal sends the process a signal. errdefs.ErrNotFound once it has ended. SIGKILL ends a
-// container also where the guest does not answer: with its machine.
+// container also where the guest does not answer, or does not heed it: with its machine.
 func (p *Process) Signal(ctx context.Context, sig uint32) error { return p.signal(ctx, sig, false) }
 
 func (p *Process) signal(ctx context.Context, sig uint32, all bool) error {
@@ -155,7 +160,24 @@ func (p *Process) signal(ctx context.Context, sig uint32, all bool) error {
 		}
 		return fmt.Errorf("signalling %s: %w", p, err)
 	}
+	if p.id == "" && sig == uint32(unix.SIGKILL) {
+		p.killed.Do(func() { p.container.sandbox.tasks.Go(p.awaitDeath) })
+	}
 	return nil
+}
+
+// awaitDeath ends the machine if a container that was killed does not end: nobody else
+// could, and its pod would be for ever.
+func (p *Process) awaitDeath() {
+	timer := time.NewTimer(deathTimeout)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-p.container.sandbox.life.Done():
+	case <-timer.C:
+		p.container.log.Errorf("%s was killed and has not ended within %s: ending its machine", p, deathTimeout)
+		p.container.guest.kill()
+	}
 }
 
 // Resize sets the size of the process's terminal, in characters.
@@ -195,8 +217,13 @@ func (p *Process) Delete(ctx context.Context) error {
 		return p.container.delete(ctx)
 	}
 	if agent, err := p.container.guest.call(); err == nil {
-		if err := agent.delete(ctx, p.ref()); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
-			return fmt.Errorf("deleting %s: %w", p, err)
+		err := agent.delete(ctx, p.ref())
+		if forgotten := err == nil || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err); !forgotten {
+			if p.State() != Stopped {
+				return fmt.Errorf("deleting %s: %w", p, err)
+			}
+			// It is over, and the host has nothing that the guest could still need.
+			p.container.log.WithError(err).Warnf("the guest keeps %s, which has ended", p)
 		}
 	}
 	p.container.removeExec(p)

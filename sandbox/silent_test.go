@@ -23,6 +23,73 @@ func (silentAgent) SignalProcess(ctx context.Context, _ *agentv1.SignalProcessRe
 	return nil, ctx.Err()
 }
 
+// idleAgent says yes to a signal and does nothing, and deletes nothing.
+type idleAgent struct{ agentv1.AgentClient }
+
+func (idleAgent) SignalProcess(context.Context, *agentv1.SignalProcessRequest) (*agentv1.SignalProcessResponse, error) {
+	return &agentv1.SignalProcessResponse{}, nil
+}
+
+func (idleAgent) DeleteProcess(context.Context, *agentv1.ProcessRef) (*agentv1.DeleteProcessResponse, error) {
+	return nil, errors.New("no")
+}
+
+// TestAKillThatIsNotHeededEndsTheMachine kills containers of a guest that says that it has.
+func TestAKillThatIsNotHeededEndsTheMachine(t *testing.T) {
+	s := newTestSandbox(t, nil)
+	for name, ends := range map[string]bool{"it goes on": false, "it ends": true} {
+		synctest.Test(t, func(t *testing.T) {
+			killed := make(chan struct{})
+			g := newGuest(s, hardware{})
+			g.machine = &factory.Machine{VM: watchedVM{killed: func() { close(killed) }}}
+			g.agent = &agentClient{raw: idleAgent{}}
+			alone := &Sandbox{log: s.log, life: t.Context()}
+			p := &Process{container: &Container{id: "c", sandbox: alone, guest: g, log: s.log}, state: Running, done: make(chan struct{})}
+			for range 2 {
+				if err := p.Signal(t.Context(), uint32(unix.SIGKILL)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if ends {
+				close(p.done)
+			}
+			alone.tasks.Wait()
+			select {
+			case <-killed:
+				if ends {
+					t.Errorf("%s: the machine is killed", name)
+				}
+			default:
+				if !ends {
+					t.Errorf("%s: the machine lives", name)
+				}
+			}
+		})
+	}
+}
+
+func TestAGuestThatDeletesNothingIsLeftAlone(t *testing.T) {
+	s := newTestSandbox(t, nil)
+	agent := &agentClient{raw: idleAgent{}}
+	c := &Container{id: "c", sandbox: s, log: s.log}
+	for n := range maxDeletions {
+		if err := c.deleteInGuest(t.Context(), agent); (err == nil) != (n == maxDeletions-1) {
+			t.Errorf("asked %d times: %v", n+1, err)
+		}
+	}
+	c.guest = newGuest(s, hardware{})
+	c.guest.agent, c.guest.machine = agent, &factory.Machine{}
+	c.execs = map[string]*Process{"e": {id: "e", container: c, state: Stopped}, "made": {id: "made", container: c, state: Created}}
+	for id, gone := range map[string]bool{"e": true, "made": false} {
+		if err := c.execs[id].Delete(t.Context()); (err == nil) != gone {
+			t.Errorf("exec %s: %v", id, err)
+		}
+	}
+	if len(c.execs) != 1 {
+		t.Errorf("%d execs are left", len(c.execs))
+	}
+}
+
 // TestASilentGuestCanBeKilled sends signals to processes of a guest that does not answer.
 func TestASilentGuestCanBeKilled(t *testing.T) {
 	kill, term := uint32(unix.SIGKILL), uint32(unix.SIGTERM)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
@@ -53,6 +54,6 @@ func openLog(id string, debug bool) error {
 	if err := unix.Dup3(fd, int(os.Stderr.Fd()), 0); err != nil {
 		return errors.Join(fmt.Errorf("open the log fifo: %w", err), unix.Close(fd))
 	}
-	log.L.Logger.SetOutput(fifoLog(fd))
+	log.L.Logger.SetOutput(&pacedLog{out: fifoLog(fd), room: logBurst, last: time.Now()})
 	return nil
 }

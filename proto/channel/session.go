@@ -25,6 +25,9 @@ const (
 	maxGarbage = 4 << 20
 	// backlog is how many streams may be opened and not yet accepted.
 	backlog = 256
+	// maxStreams is how many the host has at once. One that it has closed stays, with what
+	// the guest still sends, until the guest closes it too.
+	maxStreams = 8192
 )
 
 // Session is one conversation of the host with a guest.
@@ -46,22 +49,12 @@ func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
 
 // hostSession is the host's side of a session that both have begun.
 func hostSession(conn net.Conn, c *yamux.Config) (*Session, error) {
-	mux, err := yamux.Client(joinFrames(conn), c)
+	mux, err := yamux.Client(joinFrames(&guard{Conn: conn}), c)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
-	s := &Session{mux: mux, patience: c.StreamOpenTimeout}
-	go s.refuse()
-	return s, nil
-}
-
-// refuse ends the session if the guest opens a stream, which is the host's alone to do:
-// each would hold a window of bytes that nobody reads. It returns when the session ends.
-func (s *Session) refuse() {
-	// An error is the session's end, or that the guest does not read that it has one.
-	_, _ = s.mux.AcceptStream()
-	s.mux.Close()
+	return &Session{mux: mux, patience: c.StreamOpenTimeout}, nil
 }
 
 // Probe greets the guest at the other end of conn and waits, until ctx ends, for
@@ -190,6 +183,9 @@ func (s *Session) Open(ctx context.Context, h Header) (net.Conn, error) {
 func (s *Session) open(h Header) (net.Conn, error) {
 	giveUp := time.AfterFunc(s.patience, func() { s.mux.Close() })
 	defer giveUp.Stop()
+	if n := s.mux.NumStreams(); n >= maxStreams {
+		return nil, fmt.Errorf("the guest has left %d open", n)
+	}
 	stream, err := s.mux.OpenStream()
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -41,8 +42,10 @@ const (
 // Group is a cgroup, in each hierarchy that this host has.
 type Group struct {
 	hierarchies []hierarchy
-	path        string   // below each hierarchy's root
-	claim       *os.File // while the group is ours: see claim.go
+	path        string // below each hierarchy's root
+
+	removing sync.Mutex // by one at a time, of those who may end a sandbox at once
+	claim    *os.File   // while the group is ours: see claim.go
 }
 
 // New is the group that an OCI configuration's linux.cgroupsPath names, which may
@@ -185,6 +188,8 @@ func (g *Group) Vacate() error {
 func (g *Group) Remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTime)
 	defer cancel()
+	g.removing.Lock()
+	defer g.removing.Unlock()
 	ours, err := g.inherit(ctx)
 	if err != nil {
 		return fmt.Errorf("removing the pod's cgroup: %w", err)

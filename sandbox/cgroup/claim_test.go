@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -127,6 +128,24 @@ func TestWhatAKilledShimLeavesIsRemoved(t *testing.T) {
 	if _, lives := look(left.Process.Pid); !lives {
 		t.Error("it is killed")
 	}
+}
+
+// TestSeveralRemoveAGroup ends a sandbox twice at once.
+func TestSeveralRemoveAGroup(t *testing.T) {
+	g := testGroup(t)
+	if err := g.awaitClaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if err := g.Remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	g.checkGone(t)
 }
 
 func TestDying(t *testing.T) {
