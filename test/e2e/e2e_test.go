@@ -131,13 +131,13 @@ func (l *lane) run(t *testing.T, test test) {
 	if l.failed != nil {
 		t.Fatal(l.failed)
 	}
+	l.cell.LogFailure(t) // also of what the following find
 	if test.shares {
 		l.lend(t)
 	} else {
 		l.takeBack(t)
 	}
 	l.cell.CheckLeaks(t)
-	l.cell.LogFailure(t)
 	test.run(t, l.cell)
 }
 

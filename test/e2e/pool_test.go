@@ -266,7 +266,7 @@ func testPoolOthers(t *testing.T, c *harness.Cell) {
 			t.Error("a pod of the sandbox API: its machine is from the pool")
 		}
 	}
-	c.DropInFor(t, "60-other.toml", "[rootfs]\nscratch_mib = 512\n") // of which a template knows nothing
+	c.DropInFor(t, "60-other.toml", "[rootfs]\nlayers_mib = 3000\n") // which is nothing to a template
 	if pooled(t, c, nil) {
 		t.Error("another configuration: its machine is from the pool")
 	}

@@ -13,6 +13,7 @@ import (
 // testQueues gives a machine of two processors a card with a queue for each, and has
 // several connections carry traffic at the same time.
 func testQueues(t *testing.T, c *harness.Cell) {
+	withoutTemplates(t, c)
 	outside, ns := given(t)
 	task := c.Container(t, inNetwork(ns), harness.Annotation(hyperAnnotation+"vcpus", "2"), harness.Args("probe", "serve", ":7010")).Create(t, harness.IO{})
 	task.Start(t)

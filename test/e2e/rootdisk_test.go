@@ -95,8 +95,9 @@ func inBothWays(t *testing.T, c *harness.Cell, test func(t *testing.T, root stri
 // testRootDiskFiles does what programs do with files.
 func testRootDiskFiles(t *testing.T, c *harness.Cell) {
 	inBothWays(t, c, func(t *testing.T, root string) {
-		t.Run("use", func(t *testing.T) { testRootfs(t, c) })
-		r := c.Run(t, harness.Sh(rootType+"; probe files /root"))
+		task := running(t, c)
+		checkRootfs(t, task)
+		r := task.Shell(t, rootType+"; mkdir /root/files && probe files /root/files")
 		checks, is := strings.CutPrefix(r.Stdout, root)
 		if !is || r.Status != 0 && r.Stderr == "" {
 			t.Errorf("%+v", r)
@@ -317,6 +318,7 @@ func testRootDiskReadOnly(t *testing.T, c *harness.Cell) {
 // it.
 func testRootDiskFull(t *testing.T, c *harness.Cell) {
 	rootfsBy(t, c, "disk", "scratch_mib = 32")
+	withoutTemplates(t, c)
 	task := running(t, c)
 	checkScripts(t, task, []struct{ what, script, want string }{
 		{"fill", "probe write 100000000 0 > /root/f 2>&1 || echo full; [ $(stat -c %s /root/f) -gt 20000000 ] && echo much", "full\nmuch\n"},

@@ -51,8 +51,10 @@ func checkScripts(t *testing.T, task *harness.Task, tests []struct{ what, script
 }
 
 // testRootfs does to the root filesystem what programs do to one.
-func testRootfs(t *testing.T, c *harness.Cell) {
-	task := running(t, c)
+func testRootfs(t *testing.T, c *harness.Cell) { checkRootfs(t, running(t, c)) }
+
+func checkRootfs(t *testing.T, task *harness.Task) {
+	t.Helper()
 	checkScripts(t, task, []struct{ what, script, want string }{
 		{"write and read", "echo x > /root/f && cat /root/f", "x\n"},
 		{"append", "echo y >> /root/f && wc -l < /root/f", "2\n"},

@@ -101,7 +101,7 @@ func suite() []test {
 		{name: "stdio/binary logger", run: testBinaryLogger, shares: true},
 
 		{name: "exec/several at once", run: testExecsAtOnce, shares: true},
-		{name: "exec/errors", run: testExecErrors, shares: true},
+		{name: "exec/errors", run: testExecErrors},
 		{name: "exec/killed at once", run: testExecKilledAtOnce, shares: true},
 		{name: "exec/in a stopped container", run: testExecInStopped, shares: true},
 		{name: "exec/never started", run: testNeverStarted},

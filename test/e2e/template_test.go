@@ -52,8 +52,12 @@ func awaitTemplateIn(t *testing.T, c *harness.Cell, dir string) (path string) {
 	t.Helper()
 	harness.Eventually(t, buildLimit, func() error {
 		found, err := filepath.Glob(filepath.Join(dir, "*.template"))
-		if builders := c.Builders(); err != nil || len(found) != 1 || len(builders) > 0 {
-			return fmt.Errorf("templates %v, builders %v, %w", found, builders, err)
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("templates %v, %w", found, err)
+		}
+		// Only now, since that is a look at every process.
+		if builders := c.Builders(); len(builders) > 0 {
+			return fmt.Errorf("templates %v, builders %v", found, builders)
 		}
 		path = found[0]
 		return nil

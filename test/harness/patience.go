@@ -55,7 +55,7 @@ func allow(limit time.Duration, loadavg string, processors int) time.Duration {
 }
 
 // pace waits between two looks at what there is no event for. Most looks are at every
-// process of the host: they take a fifth of one processor's time at most.
+// process of the host: they take a tenth of one processor's time at most.
 type pace struct{ begun time.Time }
 
 // look begins a look.
@@ -63,7 +63,7 @@ func (p *pace) look() { p.begun = time.Now() }
 
 // rest waits until the next look is due, or until ctx ends.
 func (p *pace) rest(ctx context.Context) error {
-	t := time.NewTimer(max(20*time.Millisecond, 4*time.Since(p.begun)))
+	t := time.NewTimer(max(20*time.Millisecond, 9*time.Since(p.begun)))
 	defer t.Stop()
 	select {
 	case <-t.C:
