@@ -22,8 +22,9 @@ import (
 const maxQueues = 8
 
 // detachTimeout bounds how long a guest may take to let go of cards: it does so within
-// a second, or not at all.
-const detachTimeout = 10 * time.Second
+// a second, on a very slow host within ten, or not at all. It is half of networkTimeout,
+// so that there is time for the rest.
+const detachTimeout = networkTimeout / 2
 
 // slots are what takes the cards of a machine.
 type slots interface {

@@ -28,21 +28,28 @@ func testPodLimit(t *testing.T, n *node) {
 		c.Linux.CgroupParent = parent
 		c.Linux.Resources, c.Linux.Overhead = memoryResources(mib), memoryResources(int64(overhead))
 	})
-	c := p.sleeper(t, func(c *runtimeapi.ContainerConfig) { c.Linux.Resources = memoryResources(each) })
+	limited := func(c *runtimeapi.ContainerConfig) { c.Stdin, c.Linux.Resources = true, memoryResources(each) }
+	c := p.sleeper(t, limited)
 	// By a program that wants more, by files, and by what the machine has to translate.
 	if r, err := c.tryExec(t, patience/2, "probe", "allocate", "400"); err != nil || r.ExitCode != 137 {
 		t.Errorf("a command that uses more than the limit: %v, %v", r, err)
 	}
-	c.sh(t, "dd if=/dev/zero of=/root/large bs=1M count=300 2>/dev/null; cat /root/large >/dev/null; rm /root/large")
-	c.sh(t, "probe allocate 220 </dev/null; for i in $(seq 10); do ls -lR /bin /etc | sort | md5sum; done >/dev/null")
-	full := p.run(t, []string{"probe", "allocate", "200"}, func(c *runtimeapi.ContainerConfig) {
-		c.Stdin, c.Linux.Resources = true, memoryResources(each)
-	})
-	full.await(t, "allocated 200")
-	if got := c.exec(t, "echo", "alive"); got != "alive" {
-		t.Errorf("it says %q", got)
+	c.sh(t, "dd if=/dev/zero of=/root/large bs=1M count=50 2>/dev/null; cat /root/large >/dev/null; rm /root/large")
+	c.sh(t, "for run in md5sum sha256sum sha512sum gzip bzip2 sort rev base64; do head -c 100000 /bin/busybox | $run >/dev/null; done")
+	c.stop(t, 0)
+	c.remove(t)
+	// By two that have nearly all they may.
+	for range mib / each {
+		c := p.run(t, []string{"probe", "allocate", "230"}, limited)
+		c.await(t, "allocated 230")
+		if got := c.exec(t, "echo", "alive"); got != "alive" {
+			t.Errorf("a container that has nearly all it may says %q", got)
+		}
 	}
 	t.Logf("of %d MiB for containers of %d the pod had %d at most", mib+overhead, mib, group.peak(t)>>20)
+	if len(n.cell.Program("qemu-system")) != 1 {
+		t.Error("the machine is gone")
+	}
 	if killed := group.kills(t); killed != 0 {
 		t.Errorf("%d processes of the pod were killed on the node", killed)
 	}

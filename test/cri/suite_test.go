@@ -96,6 +96,7 @@ func suite() []test {
 		{name: "volumes/memory counts", run: testMemoryVolumeCounts, shares: true},
 		{name: "volumes/parts", run: testSubPaths, shares: true},
 		{name: "volumes/devices", run: testVolumeDevices, shares: true},
+		{name: "volumes/socket", run: testSocket, shares: true},
 		{name: "volumes/ConfigMap", run: testConfigMap, shares: true},
 		{name: "volumes/read-only", run: testReadOnlyVolumes, shares: true},
 		{name: "volumes/propagation", run: testPropagation, shares: true},

@@ -2,9 +2,12 @@ package cri
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,6 +241,42 @@ func testConfigMap(t *testing.T, n *node) {
 	}
 	if got := c.sh(t, "cat /etc/cfg/key"); got != "two" {
 		t.Errorf("after the change the container reads %q", got)
+	}
+}
+
+// testSocket binds a socket of the node, whose server echoes: what a container sends
+// through it comes back once all of it was sent.
+func testSocket(t *testing.T, n *node) {
+	// Its name must be short.
+	dir, err := os.MkdirTemp("", "sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { // ends with the container at the latest
+				defer conn.Close()
+				io.Copy(conn, conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	c := n.shared(t).sleeper(t, volume(l.Addr().String(), "/run/api.sock"))
+	if got := c.sh(t, "for i in 1 2 3; do echo text $i | probe dial /run/api.sock; done"); got != "text 1\ntext 2\ntext 3" {
+		t.Errorf("it answers %q", got)
 	}
 }
 
