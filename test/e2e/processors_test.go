@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -45,7 +47,7 @@ func checkProcessors(t *testing.T, when string, want int, tasks ...*harness.Task
 // configureFour allows machines of four processors, also where the host has fewer.
 func configureFour(t *testing.T, c *harness.Cell) {
 	t.Helper()
-	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n[qemu]\naccel = \"tcg\"\n")
+	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n")
 }
 
 // keepBusy has a container keep every processor of its machine busy, and leave them to
@@ -129,12 +131,17 @@ func checkHostQuota(t *testing.T, c *harness.Cell, want int) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(groups)) {
-		_, path, ok := strings.Cut(strings.TrimSpace(line), ":cpu:")
-		if !ok {
-			continue
+		file, wanted := "", ""
+		if _, path, ok := strings.Cut(strings.TrimSpace(line), ":cpu:"); ok {
+			file, wanted = "/sys/fs/cgroup/cpu"+path+"/cpu.cfs_quota_us", fmt.Sprintf("%d\n", want*100000)
+		} else if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			file, wanted = "/sys/fs/cgroup"+path+"/cpu.max", fmt.Sprintf("%d 100000\n", want*100000)
 		}
-		quota, err := os.ReadFile("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_quota_us")
-		if err != nil || string(quota) != fmt.Sprintf("%d\n", want*100000) {
+		quota, err := os.ReadFile(file)
+		if file == "" || errors.Is(err, fs.ErrNotExist) {
+			continue // the hierarchy does not have the processors
+		}
+		if err != nil || string(quota) != wanted {
 			t.Errorf("on the host it has a quota of %q, %v, want that of %d processors", quota, err, want)
 		}
 		return
