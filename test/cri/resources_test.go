@@ -3,6 +3,7 @@ package cri
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,7 +123,8 @@ func testHugePages(t *testing.T, n *node) {
 	})
 	// containerd passes a limit on only if the node could enforce it.
 	want := "max"
-	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); err == nil {
+	controllers, _ := os.ReadFile("/sys/fs/cgroup/cgroup.controllers") // of version 2
+	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); err == nil || slices.Contains(strings.Fields(string(controllers)), "hugetlb") {
 		want = fmt.Sprint(4 << 20)
 	}
 	if got := c.sh(t, "cat /sys/fs/cgroup/hugetlb.2MB.max; grep HugePages_Total: /proc/meminfo | xargs"); got != want+"\nHugePages_Total: 0" {
