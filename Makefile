@@ -111,11 +111,12 @@ test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on 
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full $(GO) test -count=1 -timeout 80m ./test/e2e
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full HYPER_TEST_TEMPLATES=off $(GO) test -count=1 -timeout 80m ./test/e2e
 
-# What of the end-to-end tests runs on the other host.
+# What of the end-to-end tests and of those of CRI runs on the other host.
 HOST_TESTS ?= ^(run|task|network|template)$$/^(exit_status|metrics|given|start)$$
+HOST_CRI_TESTS ?= ^(pod|resources)$$/^(status|overhead|limits|pod.s_statistics)$$
 
 test-host: setup build guest kernel containerd ## Run some tests on an emulated host with KVM, vhost and cgroups of version 2 (HOST_TESTS=…)
-	HYPER_OUTPUT=$(OUTPUT) hack/test-host '$(HOST_TESTS)' $(HOST_TEMPLATES)
+	HYPER_OUTPUT=$(OUTPUT) hack/test-host '$(HOST_TESTS)' '$(HOST_CRI_TESTS)' $(HOST_TEMPLATES)
 
 race: ## Run the tests that need no VM under the race detector
 	$(GO) test -race -count=1 -timeout 20m $(HOST_PACKAGES)

@@ -62,7 +62,9 @@ type guest struct {
 	// processors the guest was last asked to use, which is of whose turn it is.
 	fitting chan struct{}
 	cpus    uint32
-	err     error
+	// concluded is whether the machine's end was seen to.
+	concluded sync.Once
+	err       error
 }
 
 func newGuest(s *Sandbox, h hardware) *guest {
@@ -102,18 +104,13 @@ func (g *guest) run() {
 	select {
 	case <-g.machine.Done():
 	case <-g.session.Done():
-		// Nothing can be asked of a guest that hung up, and nothing it runs
-		// can be trusted to be watched.
-		g.kill()
 	}
+	g.conclude(errors.New("it hung up"))
 	g.session.Close()
 	stop()
 	followers.Wait()
 	if err := g.network.close(); err != nil {
 		g.sandbox.log.WithError(err).Warn("releasing the sandbox's network")
-	}
-	if err := g.machine.Err(); err != nil && g.sandbox.life.Err() == nil {
-		g.sandbox.log.WithError(err).Error("the virtual machine ended")
 	}
 }
 
@@ -249,7 +246,7 @@ func (g *guest) vacateCgroup() {
 
 // lastWords is how long a machine that dies may take until it is known why: its
 // channel breaks a moment before.
-const lastWords = 200 * time.Millisecond
+const lastWords = 500 * time.Millisecond
 
 // awaitEnd gives a machine that is dying the time to do so, or killing it would
 // hide what it died of. It reports whether the machine has ended.
@@ -394,6 +391,25 @@ func (g *guest) fail(err error) {
 		close(g.started)
 	}
 	close(g.ready)
+}
+
+// conclude returns when the machine is gone, which has ended or whose agent hung up or
+// makes no sense: nothing can be asked of that, and nothing that it runs can be trusted to
+// be watched. The log then has why: most die of themselves and say so, and of those that
+// do not it has their last words, and what is wrong with the agent.
+func (g *guest) conclude(wrong error) {
+	g.concluded.Do(func() {
+		unexpected := g.sandbox.life.Err() == nil
+		if !g.awaitEnd() {
+			if unexpected {
+				g.sandbox.log.WithError(wrong).Errorf("the agent is lost: ending the virtual machine\n%s", g.machine.Log())
+			}
+			g.kill()
+		}
+		if err := g.machine.Err(); err != nil && unexpected {
+			g.sandbox.log.WithError(err).Error("the virtual machine ended")
+		}
+	})
 }
 
 // kill ends the machine now.

@@ -236,16 +236,10 @@ func (p *Process) watch() {
 	exit, err := g.agent.wait(g.sandbox.life, p.ref())
 	if err != nil {
 		select {
-		case <-g.machine.Done():
 		case <-p.container.deleting.Done():
 			// It was deleted before it ever ran, and before the wait came.
 		default:
-			// An agent that cannot say how a process ended cannot be asked
-			// anything: what runs in there is not watched any more.
-			if g.sandbox.life.Err() == nil {
-				p.container.log.WithError(err).Errorf("the agent lost %s: ending its machine", p)
-			}
-			g.kill()
+			g.conclude(fmt.Errorf("waiting for %s: %w", p, err))
 		}
 		exit = killed()
 	}

@@ -10,23 +10,25 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/hyperhq/hyper/test/harness"
 )
 
 // testExecSync runs commands to their end.
 func testExecSync(t *testing.T, n *node) {
 	c := n.shared(t).sleeper(t)
-	r, err := c.tryExec(t, patience/2, "sh", "-c", "echo out; echo err >&2; exit 3")
+	r, err := c.tryExec(t, harness.Slowly(patience/2), "sh", "-c", "echo out; echo err >&2; exit 3")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.ExitCode != 3 || string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" {
 		t.Errorf("got %v", r)
 	}
-	r, err = c.tryExec(t, patience/2, "sh", "-c", "kill -9 $$")
+	r, err = c.tryExec(t, harness.Slowly(patience/2), "sh", "-c", "kill -9 $$")
 	if err != nil || r.ExitCode != 137 {
 		t.Errorf("a command that kills itself: %v, %v", r, err)
 	}
-	if _, err = c.tryExec(t, patience/2, "no-such-command"); err == nil {
+	if _, err = c.tryExec(t, harness.Slowly(patience/2), "no-such-command"); err == nil {
 		t.Error("a command that does not exist was run")
 	}
 	if got := c.exec(t, "sh", "-c", "probe write 1000000 0 | sha256sum | cut -d ' ' -f 1"); got != c.exec(t, "probe", "pattern", "1000000") {
@@ -42,7 +44,7 @@ func testExecTimeout(t *testing.T, n *node) {
 	if err == nil || !strings.Contains(err.Error(), "timeout") {
 		t.Errorf("the command's end: %v, %v", r, err)
 	}
-	if took := time.Since(begin); took < time.Second || took > patience/2 {
+	if took := time.Since(begin); took < time.Second || took > harness.Slowly(patience/2) {
 		t.Errorf("it timed out after %v", took)
 	}
 	if got := c.sh(t, "ps -o args | grep -c '[s]leep 4321' || true"); got != "0" {

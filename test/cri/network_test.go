@@ -39,7 +39,7 @@ func (n *node) ask(t *testing.T, address, text string) string {
 		t.Fatalf("connecting to %s: %v", address, err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(harness.Slowly(patience)))
 	fmt.Fprintln(conn, text)
 	conn.(*net.TCPConn).CloseWrite()
 	answer, err := io.ReadAll(conn)

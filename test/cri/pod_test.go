@@ -53,7 +53,7 @@ func (n *node) tryPod(t *testing.T, edit func(*runtimeapi.PodSandboxConfig)) (*p
 	if edit != nil {
 		edit(config)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Slowly(patience))
 	defer cancel()
 	r, err := n.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: n.cell.Handler()})
 	if err != nil {
@@ -98,7 +98,7 @@ func (n *node) pod(t *testing.T, edit func(*runtimeapi.PodSandboxConfig)) *pod {
 // remove stops and removes the pod with all that is in it. It may be removed
 // already.
 func (p *pod) remove() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Slowly(patience))
 	defer cancel()
 	_, err := p.node.runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
 	_, rerr := p.node.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.id})
@@ -180,7 +180,7 @@ func (p *pod) tryCreate(t *testing.T, args []string, edits ...edit) (*container,
 	for _, e := range edits {
 		e(config)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Slowly(patience))
 	defer cancel()
 	r, err := p.node.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
 	if err != nil {
@@ -230,7 +230,7 @@ func (p *pod) output(t *testing.T, args []string, edits ...edit) string {
 
 func (c *container) tryStart(t *testing.T) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Slowly(patience))
 	defer cancel()
 	_, err := c.pod.node.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: c.id})
 	return err
@@ -246,7 +246,7 @@ func (c *container) start(t *testing.T) {
 // stop ends the container, by force after the grace period.
 func (c *container) stop(t *testing.T, grace time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), grace+patience)
+	ctx, cancel := context.WithTimeout(t.Context(), grace+harness.Slowly(patience))
 	defer cancel()
 	if _, err := c.pod.node.runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: c.id, Timeout: int64(grace / time.Second)}); err != nil {
 		t.Fatalf("stopping a container: %v", err)
@@ -255,7 +255,7 @@ func (c *container) stop(t *testing.T, grace time.Duration) {
 
 func (c *container) remove(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Slowly(patience))
 	defer cancel()
 	if _, err := c.pod.node.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.id}); err != nil {
 		t.Fatalf("removing a container: %v", err)
@@ -264,7 +264,7 @@ func (c *container) remove(t *testing.T) {
 
 // discard removes the container, whatever it does, and be it removed already.
 func (c *container) discard(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Slowly(patience))
 	defer cancel()
 	_, err := c.pod.node.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.id})
 	if err := unlessNotFound(err); err != nil {
@@ -312,7 +312,7 @@ func (c *container) await(t *testing.T, text string) {
 // tryExec runs a command in the container to its end.
 func (c *container) tryExec(t *testing.T, limit time.Duration, args ...string) (*runtimeapi.ExecSyncResponse, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Slowly(patience))
 	defer cancel()
 	return c.pod.node.runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: c.id, Cmd: args, Timeout: int64(limit / time.Second)})
 }
@@ -321,7 +321,7 @@ func (c *container) tryExec(t *testing.T, limit time.Duration, args ...string) (
 // without the space around it.
 func (c *container) exec(t *testing.T, args ...string) string {
 	t.Helper()
-	r, err := c.tryExec(t, patience/2, args...)
+	r, err := c.tryExec(t, harness.Slowly(patience/2), args...)
 	if err != nil {
 		t.Fatalf("running %q in a container: %v", args, err)
 	}

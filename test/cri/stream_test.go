@@ -14,6 +14,8 @@ import (
 
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
+
+	"github.com/hyperhq/hyper/test/harness"
 )
 
 // What the kubelet's streaming protocols call their parts. Their client is a few
@@ -28,7 +30,7 @@ const (
 // ends with the test.
 func (n *node) upgrade(t *testing.T, url, protocol string) httpstream.Connection {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Slowly(patience))
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
@@ -37,12 +39,12 @@ func (n *node) upgrade(t *testing.T, url, protocol string) httpstream.Connection
 	request.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
 	request.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
 	request.Header.Set(httpstream.HeaderProtocolVersion, protocol)
-	conn, err := n.network.Dial("tcp", request.URL.Host, patience)
+	conn, err := n.network.Dial("tcp", request.URL.Host, harness.Slowly(patience))
 	if err != nil {
 		t.Fatalf("connecting to the streaming server: %v", err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(harness.Slowly(patience)))
 	if err := request.Write(conn); err != nil {
 		t.Fatalf("asking for %s: %v", url, err)
 	}
@@ -188,7 +190,7 @@ func readAll(t *testing.T, r io.Reader) string {
 			t.Fatalf("reading a stream: %v", r.err)
 		}
 		return string(r.data)
-	case <-time.After(patience):
+	case <-time.After(harness.Slowly(patience)):
 		t.Fatal("a stream did not end")
 		return ""
 	}
@@ -222,7 +224,7 @@ func readUntil(t *testing.T, r *bufio.Reader, wanted func(line string) bool) str
 			t.Fatalf("reading a stream: %v", r.err)
 		}
 		return r.line
-	case <-time.After(patience):
+	case <-time.After(harness.Slowly(patience)):
 		t.Fatal("a stream did not say what was waited for")
 		return ""
 	}

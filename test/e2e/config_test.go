@@ -220,7 +220,7 @@ func testSizes(t *testing.T, c *harness.Cell) {
 	t.Run("configured", func(t *testing.T) {
 		c.CheckLeaks(t)
 		withoutTemplates(t, c)
-		configure(t, c, c.GuestConfig()+"[sandbox]\nmemory_mib = 384\nvcpus = 2\n[qemu]\naccel = \"tcg\"\n")
+		configure(t, c, c.GuestConfig()+"[sandbox]\nmemory_mib = 384\nvcpus = 2\n")
 		if got := sizeOf(t, c); got.mib < 320 || got.mib > 384 || got.cpus != 2 {
 			t.Errorf("got %+v", got)
 		}

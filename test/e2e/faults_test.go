@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/test/harness"
@@ -157,6 +159,27 @@ func testHungGuest(t *testing.T, c *harness.Cell) {
 	}
 	if took := time.Since(begin); took > harness.Allow(killLimit) {
 		t.Errorf("it was gone after %v", took)
+	}
+}
+
+// testGuestPanics has the guest's kernel die, as a fault of it or of the host's memory
+// would: the end is reported soon, and the log says what the kernel died of.
+func testGuestPanics(t *testing.T, c *harness.Cell) {
+	limit := int64(32 << 20)
+	container := c.Container(t, harness.Sh("echo 2 >/proc/sys/vm/panic_on_oom && exec probe allocate 100"), func(s *specs.Spec) {
+		s.Linux.ReadonlyPaths = nil
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	})
+	logged := c.LogSize()
+	events := container.Watch(t)
+	if r := container.Run(t, harness.IO{}); r.Status != 137 {
+		t.Errorf("got %+v", r)
+	}
+	events.Expect(t, "exit "+container.ID, harness.Soon)
+	for _, want := range []string{"the virtual machine ended", "Kernel panic - not syncing"} {
+		if log := c.LogSince(logged); !strings.Contains(log, want) {
+			t.Errorf("the log does not have %q:\n%s", want, log)
+		}
 	}
 }
 

@@ -138,7 +138,7 @@ func testPodGrows(t *testing.T, c *harness.Cell) {
 // may have.
 func testUpdateGrows(t *testing.T, c *harness.Cell) {
 	withoutTemplates(t, c)
-	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_memory_mib = 768\n[qemu]\naccel = \"tcg\"\n")
+	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_memory_mib = 768\n")
 	first, add := newPod(t, c, ownCgroup, memoryLimit(64))
 	update := func(mib int64) error {
 		limit := mib << 20

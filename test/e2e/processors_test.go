@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,7 +50,7 @@ func checkProcessors(t *testing.T, when string, want int, tasks ...*harness.Task
 // for; they have a share.
 func configureFour(t *testing.T, c *harness.Cell) {
 	t.Helper()
-	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n[qemu]\naccel = \"tcg\"\n")
+	configure(t, c, c.GuestConfig()+"[sandbox]\nmax_vcpus = 4\n")
 	rootfsBy(t, c, "share")
 	awaitBuilders(t, c)
 	c.DropInFor(t, "05-templates.toml", fmt.Sprintf("[template]\ndirectory = %q\n", processorTemplates(c)))
@@ -154,12 +156,17 @@ func checkHostQuota(t *testing.T, c *harness.Cell, want int) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(groups)) {
-		_, path, ok := strings.Cut(strings.TrimSpace(line), ":cpu:")
-		if !ok {
-			continue
+		file, wanted := "", ""
+		if _, path, ok := strings.Cut(strings.TrimSpace(line), ":cpu:"); ok {
+			file, wanted = "/sys/fs/cgroup/cpu"+path+"/cpu.cfs_quota_us", fmt.Sprintf("%d\n", want*100000)
+		} else if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			file, wanted = "/sys/fs/cgroup"+path+"/cpu.max", fmt.Sprintf("%d 100000\n", want*100000)
 		}
-		quota, err := os.ReadFile("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_quota_us")
-		if err != nil || string(quota) != fmt.Sprintf("%d\n", want*100000) {
+		quota, err := os.ReadFile(file)
+		if file == "" || errors.Is(err, fs.ErrNotExist) {
+			continue // the hierarchy does not have the processors
+		}
+		if err != nil || string(quota) != wanted {
 			t.Errorf("on the host it has a quota of %q, %v, want that of %d processors", quota, err, want)
 		}
 		return
