@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -259,7 +260,12 @@ func TestTheDaemonLosesWhatIsDropped(t *testing.T) {
 		daemon.Wait()
 	})
 	of := func() (mounts []string) {
-		infos, err := mountinfo.PidMountInfo(daemon.Process.Pid)
+		f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", daemon.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		infos, err := mountinfo.GetMountsFromReader(f, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

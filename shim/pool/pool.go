@@ -23,6 +23,10 @@ const (
 	dirExt     = ".dir"
 	// dyingTimeout bounds the end of what one that was killed has left.
 	dyingTimeout = 2 * time.Second
+	// lockTimeout bounds the wait for others who change the pool, and lockInterval is how
+	// often it is looked whether they have.
+	lockTimeout  = 10 * time.Second
+	lockInterval = 5 * time.Millisecond
 )
 
 // Pool is a directory of those who wait. Any number of processes may use it.
@@ -42,16 +46,21 @@ func (p *Pool) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the pool: %w", err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err := awaitLock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the pool: %w", err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil
+}
+
+// awaitLock takes the lock of a file. It waits some seconds for another who has it: a lock
+// that one waits for in the kernel has no deadline, and who has it may never go on.
+func awaitLock(f *os.File) error {
+	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(lockInterval) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // Note takes note of a start of a key, and says whether there should be more who wait

@@ -11,9 +11,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/sandbox/record"
 )
@@ -309,4 +311,28 @@ func checkSocket(t *testing.T, got, want *os.File) {
 	if err1 != nil || err2 != nil || !os.SameFile(a, b) {
 		t.Errorf("another file was handed over: %v, %v", err1, err2)
 	}
+}
+
+// TestAPoolThatIsHeldIsNotAwaitedForEver has somebody hold the pool who does not go on.
+func TestAPoolThatIsHeldIsNotAwaitedForEver(t *testing.T) {
+	p := New(t.TempDir())
+	unlock, err := p.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		if _, err := p.Note("key", Limits{}); !errors.Is(err, unix.EWOULDBLOCK) {
+			t.Errorf("noting a start: %v", err)
+		}
+		if took := time.Since(begin); took < lockTimeout || took > 2*lockTimeout {
+			t.Errorf("that took %v", took)
+		}
+	})
+	time.AfterFunc(4*lockInterval, unlock)
+	again, err := p.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
 }

@@ -23,6 +23,7 @@ type pump struct {
 	sink    sink
 	written atomic.Uint64
 	moved   chan struct{} // has a token when written has grown
+	idle    idleTime      // of the process, not of the reader
 	ended   chan struct{} // closed when the goroutine has ended
 }
 
@@ -46,7 +47,9 @@ func (p *pump) run(ctx context.Context, src io.Reader, buffers *sync.Pool) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
+		begin := time.Now()
 		n, err := src.Read(*buf)
+		p.idle.add(begin, time.Now())
 		if n > 0 {
 			before := p.written.Load()
 			if werr := out.write((*buf)[:n], p.wrote); werr != nil {
@@ -80,16 +83,23 @@ func (p *pump) failed(ctx context.Context, err error) {
 }
 
 // drain waits until want bytes are written or the stream has ended. It gives
-// up, with context.DeadlineExceeded, when nothing was written for patience.
+// up, with context.DeadlineExceeded, when nothing was written for patience, and when the
+// process has been waited for as long as that in all: it has ended, so what it wrote is on
+// its way, and a guest that gives it out in crumbs must not hold up its end.
 func (p *pump) drain(ctx context.Context, want uint64, patience time.Duration) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
+	p.idle.count(time.Now())
 	for p.written.Load() < want {
 		select {
 		case <-p.ended:
 			return nil
 		case <-p.moved:
 			timer.Reset(patience)
+			if idle := p.idle.total(); idle > patience {
+				return fmt.Errorf("%s: it was waited for %s, %d of %d bytes have come: %w",
+					p.name, idle, p.written.Load(), want, context.DeadlineExceeded)
+			}
 		case <-timer.C:
 			return fmt.Errorf("%s: nobody read it for %s, %d of %d bytes are written: %w",
 				p.name, patience, p.written.Load(), want, context.DeadlineExceeded)

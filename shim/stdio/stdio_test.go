@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -225,6 +227,44 @@ func TestStuckReaderIsGivenUp(t *testing.T) {
 	g.Discard()
 	get(t, "the process's write", written)
 	g.drained(t, size, 0)
+}
+
+// TestCrumbsDoNotHoldUpTheEnd has a guest say that a process wrote more than it did, and go
+// on to send a byte at a time.
+func TestCrumbsDoNotHoldUpTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPump("stdout", null{})
+		r, w := io.Pipe()
+		go p.run(t.Context(), r, &sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }})
+		crumb := func() {
+			if _, err := w.Write([]byte("x")); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Hour) // the process lives, and that it says nothing does not count
+		crumb()
+		if err := p.drain(t.Context(), 1, patience); err != nil {
+			t.Errorf("of one that has written a byte: %v", err)
+		}
+		crumbs := make(chan struct{})
+		go func() {
+			defer close(crumbs)
+			for range 10 {
+				time.Sleep(patience - time.Second)
+				crumb()
+			}
+			w.Close()
+		}()
+		begin := time.Now()
+		if err := p.drain(t.Context(), 1<<60, patience); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("of one that gives out crumbs: %v", err)
+		}
+		if took := time.Since(begin); took > 2*patience {
+			t.Errorf("that took %v", took)
+		}
+		<-crumbs
+		<-p.ended
+	})
 }
 
 func TestFile(t *testing.T) {
