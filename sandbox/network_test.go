@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/log"
 	"github.com/vishvananda/netlink"
@@ -23,11 +24,11 @@ import (
 )
 
 // stubborn takes cards as a machine does, and neither takes nor lets go of those of
-// which it is told so, by their MAC addresses.
+// which it is told so, by their MAC addresses: at once, or when there is no more time.
 type stubborn struct {
-	mu     sync.Mutex
-	has    map[string]string // MAC addresses by the cards' ids
-	refuse map[string]bool
+	mu           sync.Mutex
+	has          map[string]string // MAC addresses by the cards' ids
+	refuse, hang map[string]bool
 }
 
 var errStubborn = errors.New("no")
@@ -42,11 +43,17 @@ func (s *stubborn) AttachNIC(_ context.Context, nic virtcontainers.NIC) error {
 	return nil
 }
 
-func (s *stubborn) DetachNIC(_ context.Context, id string) error {
+func (s *stubborn) DetachNIC(ctx context.Context, id string) error {
+	s.mu.Lock()
+	hangs := s.hang[s.has[id]]
+	s.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refuse[s.has[id]] {
-		return errStubborn
+	if s.refuse[s.has[id]] || ctx.Err() != nil {
+		return errors.Join(errStubborn, ctx.Err())
 	}
 	delete(s.has, id)
 	return nil
@@ -90,7 +97,7 @@ func newNetworkTest(t *testing.T) *networkTest {
 		t.Fatal(err)
 	}
 	t.Cleanup(handle.Close)
-	test := &networkTest{guestNetwork: n, handle: handle, machine: &stubborn{has: map[string]string{}, refuse: map[string]bool{}}}
+	test := &networkTest{guestNetwork: n, handle: handle, machine: &stubborn{has: map[string]string{}, refuse: map[string]bool{}, hang: map[string]bool{}}}
 	n.slots, n.queues = test.machine, 1
 	n.tell = func(_ context.Context, r *agentv1.SetNetworkRequest) error {
 		test.told = nil
@@ -133,7 +140,12 @@ func (n *networkTest) remove(t *testing.T, names ...string) {
 // has then, and what the agent was told.
 func (n *networkTest) check(t *testing.T, when string, fails, cards, told string) {
 	t.Helper()
-	err := n.sync(t.Context())
+	n.checkIn(t, t.Context(), when, fails, cards, told)
+}
+
+func (n *networkTest) checkIn(t *testing.T, ctx context.Context, when string, fails, cards, told string) {
+	t.Helper()
+	err := n.sync(ctx)
 	for name := range strings.FieldsSeq(fails) {
 		if err == nil || !strings.Contains(err.Error(), "interface "+name+" ") || !errors.Is(err, errStubborn) {
 			t.Errorf("%s: the failure does not tell of %s: %v", when, name, err)
@@ -171,6 +183,18 @@ func TestNetworkGoesOn(t *testing.T) {
 		n.check(t, "another comes while b stays", "b", "a b e", "a e")
 		delete(n.machine.refuse, macOf("b").String())
 		n.check(t, "b goes", "", "a e", "a e")
+	})
+	t.Run("a card takes all the time", func(t *testing.T) {
+		n := newNetworkTest(t)
+		n.add(t, "a", "b", "c", "d", "e", "f")
+		n.check(t, "at first", "", "a b c d e f", "a b c d e f")
+		n.machine.hang[macOf("b").String()] = true
+		n.remove(t, "b", "c", "d", "e", "f")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		n.checkIn(t, ctx, "b does not answer", "b", "a b", "a")
+		delete(n.machine.hang, macOf("b").String())
+		n.check(t, "b goes", "", "a", "a")
 	})
 	t.Run("a card does not come", func(t *testing.T) {
 		n := newNetworkTest(t)
