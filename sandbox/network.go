@@ -42,7 +42,8 @@ type guestNetwork struct {
 	slots  slots
 	queues int // of each card
 	// tell has the guest make of its cards what the request says.
-	tell func(context.Context, *agentv1.SetNetworkRequest) error
+	tell    func(context.Context, *agentv1.SetNetworkRequest) error
+	closing chan struct{} // closed when nothing is to be changed any more
 	// turn is taken by the one who changes anything, and guards what follows.
 	turn    chan struct{}
 	cards   map[string]*card // by MAC address
@@ -106,6 +107,8 @@ func openGuestNetwork(path string, log *log.Entry) (*guestNetwork, error) {
 		file:  file,
 		turn:  make(chan struct{}, 1),
 		cards: make(map[string]*card),
+
+		closing: make(chan struct{}),
 	}, nil
 }
 
@@ -132,6 +135,8 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	select {
 	case n.turn <- struct{}{}:
 		defer func() { <-n.turn }()
+	case <-n.closing:
+		return fmt.Errorf("setting up the guest's network: its machine has ended: %w", errdefs.ErrUnavailable)
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for an earlier change of the network: %w", ctx.Err())
 	}
@@ -311,9 +316,11 @@ func (n *guestNetwork) unplug(ctx context.Context, now virtcontainers.Network, t
 	return errors.Join(errs...)
 }
 
-// close takes out of the namespace what was made there. The machine must have
-// ended, and follow have returned.
+// close takes out of the namespace what was made there, when the change that is under way
+// has come to its end: as the machine must have ended, that is soon. It is called once.
 func (n *guestNetwork) close() error {
+	close(n.closing)
+	n.turn <- struct{}{} // and it stays taken
 	var errs []error
 	for _, c := range n.cards {
 		errs = append(errs, c.tap.Close())

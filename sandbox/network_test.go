@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -65,6 +66,7 @@ type networkTest struct {
 	handle  *netlink.Handle
 	machine *stubborn
 	told    []string // names of the interfaces that the agent was last told of
+	close   func() error
 }
 
 func newNetworkTest(t *testing.T) *networkTest {
@@ -87,8 +89,9 @@ func newNetworkTest(t *testing.T) *networkTest {
 	if err != nil {
 		t.Fatal(err)
 	}
+	once := sync.OnceValue(n.close)
 	t.Cleanup(func() {
-		if err := n.close(); err != nil {
+		if err := once(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -97,7 +100,7 @@ func newNetworkTest(t *testing.T) *networkTest {
 		t.Fatal(err)
 	}
 	t.Cleanup(handle.Close)
-	test := &networkTest{guestNetwork: n, handle: handle, machine: &stubborn{has: map[string]string{}, refuse: map[string]bool{}, hang: map[string]bool{}}}
+	test := &networkTest{guestNetwork: n, handle: handle, close: once, machine: &stubborn{has: map[string]string{}, refuse: map[string]bool{}, hang: map[string]bool{}}}
 	n.slots, n.queues = test.machine, 1
 	n.tell = func(_ context.Context, r *agentv1.SetNetworkRequest) error {
 		test.told = nil
@@ -217,4 +220,39 @@ func TestNetworkGoesOn(t *testing.T) {
 		delete(n.machine.refuse, macOf("a").String())
 		n.check(t, "a goes", "", "a b c", "a b c")
 	})
+}
+
+// TestCloseOfANetworkThatChanges closes it in the middle of a change.
+func TestCloseOfANetworkThatChanges(t *testing.T) {
+	n := newNetworkTest(t)
+	n.add(t, "a")
+	telling, goOn := make(chan struct{}), make(chan struct{})
+	n.tell = func(context.Context, *agentv1.SetNetworkRequest) error {
+		close(telling)
+		<-goOn
+		return nil
+	}
+	changed, closed := make(chan error, 1), make(chan error, 1)
+	go func() { changed <- n.sync(t.Context()) }()
+	select {
+	case <-telling:
+	case err := <-changed:
+		t.Fatalf("the guest is told of nothing: %v", err)
+	}
+	go func() { closed <- n.close() }()
+	<-n.closing
+	select {
+	case err := <-closed:
+		t.Fatalf("it is closed before the change has ended: %v", err)
+	case err := <-changed:
+		t.Fatalf("the change has ended: %v", err)
+	default:
+	}
+	close(goOn)
+	if err := errors.Join(<-changed, <-closed); err != nil {
+		t.Error(err)
+	}
+	if err := n.sync(t.Context()); !errdefs.IsUnavailable(err) {
+		t.Errorf("a change after it: %v", err)
+	}
 }
