@@ -235,6 +235,7 @@ func testSandboxCtr(t *testing.T, c *harness.Cell) {
 	if strings.HasPrefix(c.Version, "1.") {
 		t.Skipf("ctr %s has no sandboxes that are of a shim", c.Version)
 	}
+	withoutTemplates(t, c)
 	dir := hostDir(t, c, map[string]string{"pod.json": `{"ociVersion": "1.1.0", "linux": {"resources": {"memory": {"limit": 402653184}}}}`})
 	pod, err := c.NewID()
 	if err != nil {

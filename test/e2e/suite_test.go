@@ -50,7 +50,7 @@ func suite() []test {
 		{name: "rootfs/tmpfs", run: testTmpfs, shares: true},
 		{name: "rootfs/bind directories", run: testBindDirectories, shares: true},
 		{name: "rootfs/bind files", run: testBindFile},
-		{name: "rootfs/propagation", run: testPropagation, shares: true},
+		{name: "rootfs/propagation", run: testPropagation},
 		{name: "rootfs/missing source", run: testMissingSource},
 
 		{name: "virtiofsd/in Rust", run: testRustVirtiofsd, vm: true},

@@ -21,6 +21,7 @@ func testRustVirtiofsd(t *testing.T, c *harness.Cell) {
 	})
 	for _, test := range []test{
 		{name: "executables", run: testExecutables},
+		{name: "propagation", run: testPropagation},
 		{name: "killed", run: func(t *testing.T, c *harness.Cell) { checkKilled(t, c, "virtiofsd", moment{"running", started}) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -54,7 +55,6 @@ func testPodOfRustVirtiofsd(t *testing.T, c *harness.Cell) {
 		{name: "read-only", run: testReadonlyRootfs},
 		{name: "bind directories", run: testBindDirectories},
 		{name: "bind files", run: testBindFile},
-		{name: "propagation", run: testPropagation},
 		{name: "user namespace", run: testUserNamespaceMounts},
 	} {
 		t.Run(test.name, func(t *testing.T) {
