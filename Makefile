@@ -110,7 +110,7 @@ test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on 
 
 # What of the end-to-end tests and of those of CRI runs on the other host.
 HOST_TESTS ?= ^(run|task|network|template|processors|faults)$$/^(exit_status|metrics|given|start|at_the_start|guest_panics)$$
-HOST_CRI_TESTS ?= ^(pod|resources)$$/^(status|limits|container.s_statistics)$$
+HOST_CRI_TESTS ?= ^(resources)$$/^(limits|huge_pages|container.s_statistics|pod.s_statistics)$$
 
 test-host: setup build guest kernel containerd ## Run some tests on an emulated host with KVM, vhost and cgroups of version 2 (HOST_TESTS=…)
 	HYPER_OUTPUT=$(OUTPUT) hack/test-host '$(HOST_TESTS)' '$(HOST_CRI_TESTS)' $(HOST_TEMPLATES)
