@@ -112,8 +112,8 @@ test-matrix: setup build guest kernel containerd ## Run the end-to-end tests on 
 	HYPER_OUTPUT=$(OUTPUT) HYPER_TEST_MATRIX=full HYPER_TEST_TEMPLATES=off $(GO) test -count=1 -timeout 80m ./test/e2e
 
 # What of the end-to-end tests and of those of CRI runs on the other host.
-HOST_TESTS ?= ^(run|task|network|template)$$/^(exit_status|metrics|given|start)$$
-HOST_CRI_TESTS ?= ^(pod|resources)$$/^(status|overhead|limits|pod.s_statistics)$$
+HOST_TESTS ?= ^(run|task|network|template|processors|faults)$$/^(exit_status|metrics|given|start|at_the_start|guest_panics)$$
+HOST_CRI_TESTS ?= ^(container|logs|exec|attach|network|volumes|resources)$$/^(grace_period|streams|to_its_end|timeout|terminal|pod_to_pod|between_containers|host_port|memory|parts|ConfigMap|limits|huge_pages|.*_statistics)$$
 
 test-host: setup build guest kernel containerd ## Run some tests on an emulated host with KVM, vhost and cgroups of version 2 (HOST_TESTS=…)
 	HYPER_OUTPUT=$(OUTPUT) hack/test-host '$(HOST_TESTS)' '$(HOST_CRI_TESTS)' $(HOST_TEMPLATES)

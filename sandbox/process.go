@@ -140,8 +140,38 @@ func (p *Process) Start(ctx context.Context) error {
 func (p *Process) Signal(ctx context.Context, sig uint32) error { return p.signal(ctx, sig, false) }
 
 func (p *Process) signal(ctx context.Context, sig uint32, all bool) error {
+	err := p.trySignal(ctx, sig, all)
+	if errdefs.IsUnavailable(err) && p.endsWithGuest(ctx) {
+		return p.finished()
+	}
+	return err
+}
+
+func (p *Process) finished() error {
+	return fmt.Errorf("%s: process already finished: %w", p, errdefs.ErrNotFound)
+}
+
+// endsWithGuest waits until the process has ended with the guest, if that is about to end:
+// who kills a process of it is then to hear that there is none, and not of the guest.
+func (p *Process) endsWithGuest(ctx context.Context) bool {
+	g := p.container.guest
+	select {
+	case <-g.session.Done():
+	case <-g.machine.Done():
+	default:
+		return false
+	}
+	select {
+	case <-p.done:
+	case <-g.gone: // with an exec that was never started
+	case <-ctx.Done():
+	}
+	return p.State() == Stopped
+}
+
+func (p *Process) trySignal(ctx context.Context, sig uint32, all bool) error {
 	if p.State() == Stopped {
-		return fmt.Errorf("%s: process already finished: %w", p, errdefs.ErrNotFound)
+		return p.finished()
 	}
 	agent, err := p.container.guest.call()
 	if err != nil {

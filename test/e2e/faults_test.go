@@ -183,6 +183,20 @@ func testGuestPanics(t *testing.T, c *harness.Cell) {
 	}
 }
 
+// testKilledAtOnce kills a container whose machine was killed a moment before: there is
+// none any more, and it can be deleted.
+func testKilledAtOnce(t *testing.T, c *harness.Cell) {
+	task := running(t, c)
+	killProgram(t, c, "qemu-system")
+	if err := task.Kill(t, 9, true); err != nil && !errdefs.IsNotFound(err) {
+		t.Errorf("killing it: %v", err)
+	}
+	if exit := task.Wait(t, harness.Soon); exit.Status != 137 {
+		t.Errorf("it exited %d", exit.Status)
+	}
+	task.Delete(t)
+}
+
 // checkCleaned checks that a task whose shim is gone is gone, or can be deleted.
 func checkCleaned(t *testing.T, task *harness.Task) {
 	t.Helper()

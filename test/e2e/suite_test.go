@@ -198,6 +198,7 @@ func suite() []test {
 		{name: "faults/killed", run: testKilled, vm: true},
 		{name: "faults/hung guest", run: testHungGuest, vm: true},
 		{name: "faults/killed while containerd is down", run: testKilledWhileDown, vm: true},
+		{name: "faults/killed at once", run: testKilledAtOnce, vm: true},
 		{name: "faults/guest panics", run: testGuestPanics, vm: true},
 		{name: "faults/containerd restarts", run: testRestart},
 		{name: "faults/ended while containerd is down", run: testEndWhileDown},
