@@ -241,7 +241,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 		id: id, log: a.log, forker: a.forker, usher: a.usher, stateDir: stateDir, machine: a.cpus,
 		ops: make(chan struct{}, 1), execs: map[string]*process{},
 	}
-	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {
+	if err := c.create(ctx, spec, io, a.relays, req, disks, root); err != nil {
 		return nil, err
 	}
 	a.publish(c)
