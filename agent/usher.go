@@ -21,8 +21,8 @@ import (
 // not executed for some time is no reason to give it up.
 const usherTimeout = time.Minute
 
-// usher is the process that makes others in containers. It is started when it is first
-// wanted, and again if it has ended.
+// usher is the process that makes others in containers. It is started ahead in a guest that
+// is to be saved, else when it is first wanted, and again if it has ended.
 type usher struct {
 	forker *forker
 	dir    string // where libcontainer can put what shields the agent's program
@@ -49,23 +49,43 @@ func newUsher(forker *forker, dir string) *usher {
 	}
 }
 
-// admit has the usher make a process, which is the agent's child, and returns its pid.
-// When it fails none is left.
-func (u *usher) admit(ctx context.Context, entry, rights []byte) (pid int, err error) {
+// ready starts the usher, if there is none.
+func (u *usher) ready(ctx context.Context) error {
+	_, err := u.takeTurn(ctx)
+	if err == nil {
+		<-u.turn
+	}
+	return err
+}
+
+// takeTurn waits until nobody else asks the usher, which there is then. If there is no
+// error, what was taken is to be given back by receiving from turn.
+func (u *usher) takeTurn(ctx context.Context) (_ *usherProcess, err error) {
 	select {
 	case u.turn <- struct{}{}:
-		defer func() { <-u.turn }()
 	case <-ctx.Done():
-		return 0, fmt.Errorf("waiting for the usher: %w", ctx.Err())
+		return nil, fmt.Errorf("waiting for the usher: %w", ctx.Err())
 	}
 	if u.process == nil {
 		if u.process, err = u.start(); err != nil {
-			return 0, fmt.Errorf("starting the usher: %w", err)
+			<-u.turn
+			return nil, fmt.Errorf("starting the usher: %w", err)
 		}
 	}
-	answer, err := u.process.ask(entry, rights)
+	return u.process, nil
+}
+
+// admit has the usher make a process, which is the agent's child, and returns its pid.
+// When it fails none is left.
+func (u *usher) admit(ctx context.Context, entry, rights []byte) (pid int, err error) {
+	process, err := u.takeTurn(ctx)
 	if err != nil {
-		u.process.end()
+		return 0, err
+	}
+	defer func() { <-u.turn }()
+	answer, err := process.ask(entry, rights)
+	if err != nil {
+		process.end()
 		u.process = nil
 		return 0, fmt.Errorf("asking the usher for a process: %w", err)
 	}
