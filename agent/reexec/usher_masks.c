@@ -7,9 +7,12 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "usher_parts.h"
+
+#define EMPTY_TYPE 0x01021994 /* tmpfs */
 
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
@@ -68,19 +71,29 @@ static int open_null(void)
 	return fd;
 }
 
-/* mask_directory mounts an empty file system on a directory: the first is new, and opened
- * by its path then; all others are that one. */
-static int mask_directory(const char *path, int fd, int *empty)
+/* mount_empty mounts an empty file system on a directory, and opens it by its path. */
+static int mount_empty(const char *path, int dir)
+{
+	struct statfs fs;
+	int fd;
+
+	if (fchdir(dir) < 0 || mount("tmpfs", ".", "tmpfs", MS_RDONLY, "nr_blocks=1,nr_inodes=1") < 0 || chdir("/") < 0)
+		return -1;
+	fd = open(path, O_PATH | O_CLOEXEC | O_DIRECTORY);
+	if (fd < 0 || fstatfs(fd, &fs) < 0)
+		return -1;
+	return fs.f_type == EMPTY_TYPE && fs.f_files == 1 ? fd : -1;
+}
+
+/* mask_directory mounts an empty file system on a directory, the same one on all. */
+static int mask_directory(const char *path, int dir, int *empty)
 {
 	int tree;
 
-	if (*empty < 0) {
-		if (fchdir(fd) < 0 || mount("tmpfs", ".", "tmpfs", MS_RDONLY, "nr_blocks=1,nr_inodes=1") < 0 || chdir("/") < 0)
-			return -1;
-		return *empty = open(path, O_PATH | O_CLOEXEC | O_DIRECTORY);
-	}
+	if (*empty < 0)
+		return *empty = mount_empty(path, dir);
 	tree = clone_tree(*empty, 0);
-	if (tree < 0 || mount_tree(tree, fd) < 0)
+	if (tree < 0 || mount_tree(tree, dir) < 0)
 		return -1;
 	return close(tree);
 }
