@@ -115,6 +115,7 @@ func alikeCases() []alikeCase {
 		{name: "the guest's namespaces", change: func(s *specs.Spec) {
 			s.Linux.Namespaces, s.Hostname = []specs.LinuxNamespace{{Type: specs.MountNamespace}}, ""
 		}},
+		{name: "another's processes", change: func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "container:janitor" }},
 		{name: "limits of a cgroup", change: func(s *specs.Spec) {
 			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(int64(64 << 20))}
 			s.Linux.Resources.Pids = &specs.LinuxPids{Limit: new(int64(77))}
