@@ -133,11 +133,15 @@ func (j *usherJail) begin(ctx context.Context, _ <-chan struct{}) error {
 	if j.status == nil {
 		return fmt.Errorf("it has been started: %w", errdefs.ErrFailedPrecondition)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = j.status.SetReadDeadline(time.Unix(1, 0)) })
+	status := j.status
+	if err := status.SetReadDeadline(time.Time{}); err != nil { // one who had waited before
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	_, _ = j.status.Write([]byte{1}) // one that is gone does not answer
+	_, _ = status.Write([]byte{1}) // one that is gone does not answer
 	var answer [1]byte
-	if _, err := j.status.Read(answer[:]); err != nil || answer[0] != reexec.UsherGoes {
+	if _, err := status.Read(answer[:]); err != nil || answer[0] != reexec.UsherGoes {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

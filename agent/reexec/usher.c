@@ -34,8 +34,9 @@ static _Alignas(8) char message[USHER_MESSAGE];
 void usher_fail(int status, const char *file, int line)
 {
 	struct usher_failure f = { line, errno, "" };
+	const char *name = strrchr(file, '/');
 
-	strncpy(f.file, file, sizeof(f.file) - 1);
+	strncpy(f.file, name ? name + 1 : file, sizeof(f.file) - 1);
 	if (write(status, &f, sizeof(f)) < 0)
 		_exit(254);
 	_exit(255);

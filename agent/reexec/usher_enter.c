@@ -46,5 +46,5 @@ void usher_enter(struct usher_parsed *r, const int *fds, int home)
 	program = usher_find_program(r);
 	if (program)
 		execve(program, r->args, r->variables);
-	usher_fail(status, __FILE_NAME__, __LINE__);
+	usher_fail(status, __FILE__, __LINE__);
 }

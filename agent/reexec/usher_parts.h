@@ -28,7 +28,7 @@ char *usher_next(char **strings);
 #define try(what) \
 	do { \
 		if ((what) < 0) \
-			usher_fail(status, __FILE_NAME__, __LINE__); \
+			usher_fail(status, __FILE__, __LINE__); \
 	} while (0)
 
 void __attribute__((noreturn)) usher_fail(int status, const char *file, int line);
