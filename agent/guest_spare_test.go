@@ -18,6 +18,7 @@ func TestGuestSpare(t *testing.T) {
 		{"taken by the first", testSpareIsTaken},
 		{"left by one that joins a namespace", testSpareIsLeft},
 		{"prepared", testSparePrepared},
+		{"way for user namespaces", testWayForUsers},
 	}, containerTests(), []guestTest{
 		{"many at once", testSpareAmongMany},
 	})
@@ -103,6 +104,16 @@ func testSparePrepared(t *testing.T, g *testGuest) {
 	}
 	if exit, out, _ := g.run(t, "after", lookingForSpare("after")); exit.GetStatus() != 0 || strings.Contains(out, "socket") {
 		t.Errorf("the next exited with %d, and was to take the spare init:\n%s", exit.GetStatus(), out)
+	}
+}
+
+// testWayForUsers: what the guest is prepared with does not keep the root of a user
+// namespace from its root file system, which is in the guest's directory.
+func testWayForUsers(t *testing.T, g *testGuest) {
+	spec := testSpec("way", "stat", "-c", "%a", "/run/hyper")
+	spec.Mounts = append(spec.Mounts[:len(spec.Mounts)-1], specs.Mount{Destination: "/run", Type: "bind", Source: "/run", Options: []string{"rbind", "ro"}})
+	if exit, out, errs := g.run(t, "way", spec); exit.GetStatus() != 0 || out != "755\n" {
+		t.Errorf("%d %q %s", exit.GetStatus(), out, errs)
 	}
 }
 

@@ -32,11 +32,7 @@ func (a *Agent) startSpare(ctx context.Context) error {
 		return nil
 	}
 	dir := filepath.Dir(reexec.SpareSocket)
-	err := os.MkdirAll(filepath.Dir(dir), 0o755)
-	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
-	}
-	if err != nil {
+	if err := makePrivateDir(dir); err != nil {
 		return fmt.Errorf("starting a spare init: %w", err)
 	}
 	// The container must not find the agent's own program in /proc.

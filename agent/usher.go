@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -135,7 +136,7 @@ func killAndWait(pid int) {
 
 func (u *usher) start() (*usherProcess, error) {
 	// A container must not find the agent's own program in /proc.
-	if err := os.MkdirAll(u.dir, 0o700); err != nil {
+	if err := makePrivateDir(u.dir); err != nil {
 		return nil, err
 	}
 	exe, err := exeseal.CloneSelfExe(u.dir)
@@ -164,6 +165,15 @@ func (u *usher) start() (*usherProcess, error) {
 		_ = cmd.Wait() // it ends with our end of the socket, at the latest
 	}()
 	return p, nil
+}
+
+// makePrivateDir makes a directory for the guest's root only. What it is in is for
+// all: the root of a user namespace must find its root file system.
+func makePrivateDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
 }
 
 // socketPair makes two ends of a socket of a type.
