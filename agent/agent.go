@@ -221,7 +221,7 @@ func (a *Agent) createContainer(ctx context.Context, from *streams, req *agentv1
 	}
 	defer release()
 	c := a.newContainer(id)
-	if err := c.create(spec, io, a.relays, req, disks, root); err != nil {
+	if err := c.create(ctx, spec, io, a.relays, req, disks, root); err != nil {
 		return nil, err
 	}
 	a.publish(c)

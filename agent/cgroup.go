@@ -10,10 +10,20 @@ import (
 	"strings"
 
 	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
 )
 
 // cgroup is the directory of a container's cgroup.
 type cgroup string
+
+// open opens it as a directory that processes are made in.
+func (c cgroup) open() (fd int, err error) {
+	fd, err = unix.Open(string(c), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening cgroup %s: %w", c, err)
+	}
+	return fd, nil
+}
 
 // kill kills all processes in the cgroup, also while it is frozen.
 func (c cgroup) kill() error {

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -46,7 +45,7 @@ type container struct {
 	// container can be killed whatever it is at.
 	ops chan struct{}
 	// Below: used with ops held only.
-	lc        *libcontainer.Container
+	jail      jail     // nil before it is made
 	mounts    []string // made for the container, in order
 	nodes     string   // directory of those of the container's disks, if it has any
 	sockets   *sockets // of the host, for which its mounts listen
@@ -77,7 +76,7 @@ func (c *container) release() { <-c.ops }
 
 // create makes the container and its init, which then waits to be started.
 // Nothing is left behind when it fails.
-func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *agentv1.CreateContainerRequest, disks []foundDisk, root rootDisks) (err error) {
+func (c *container) create(ctx context.Context, spec *specs.Spec, io *stdio, relays *relays, req *agentv1.CreateContainerRequest, disks []foundDisk, root rootDisks) (err error) {
 	defer func() {
 		if err != nil {
 			io.close()
@@ -125,11 +124,8 @@ func (c *container) create(spec *specs.Spec, io *stdio, relays *relays, req *age
 	if err := io.attach(lp, uid, gid); err != nil {
 		return err
 	}
-	if c.lc, err = libcontainer.Create(c.stateDir, c.id, config); err != nil {
-		return createError(c.id, err)
-	}
 	c.init = newProcess(c, "", lp, io)
-	return c.startInit()
+	return c.makeInit(ctx, config)
 }
 
 // rootIDs are the guest's ids of the container's root.
@@ -143,19 +139,17 @@ func rootIDs(config *configs.Config) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-func createError(id string, err error) error {
-	switch {
-	case errors.Is(err, libcontainer.ErrExist):
-		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
-	case errors.Is(err, libcontainer.ErrInvalidID):
-		return fmt.Errorf("container id %q: %w", id, errdefs.ErrInvalidArgument)
-	}
-	return fmt.Errorf("OCI runtime create failed: %w", err)
-}
-
-func (c *container) startInit() error {
-	if err := c.forker.do(func() error { return c.lc.Start(c.init.lp) }); err != nil {
-		return createError(c.id, err)
+// makeInit makes the container with its init: by the usher if that can be, which is several
+// times as fast, else as libcontainer does.
+func (c *container) makeInit(ctx context.Context, config *configs.Config) error {
+	if err := c.makeByUsher(ctx, config); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		c.log.debugf("container %s is left to libcontainer: %v", c.id, err)
+		if err := c.makeByLibcontainer(config); err != nil {
+			return err
+		}
 	}
 	if err := c.init.io.started(); err != nil {
 		c.abortProcess(c.init)
@@ -177,11 +171,11 @@ func (c *container) abortProcess(p *process) {
 // destroy undoes create, as far as that came. The container's processes must
 // have ended. It can be tried again.
 func (c *container) destroy() error {
-	if c.lc != nil {
-		if err := c.lc.Destroy(); err != nil {
+	if c.jail != nil {
+		if err := c.jail.destroy(); err != nil {
 			return fmt.Errorf("destroying container %s: %w", c.id, err)
 		}
-		c.lc = nil
+		c.jail = nil
 	}
 	c.sockets.close()
 	if err := unmountAll(c.mounts); err != nil {

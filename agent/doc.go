@@ -1,8 +1,9 @@
 // Package agent is the guest's side of a sandbox: PID 1 of its virtual machine.
 //
 // It boots the guest's userland, waits for the host on the channel, and serves
-// the API of proto/hyper/agent/v1 there: containers by libcontainer, and one
-// byte stream for each file descriptor of their processes.
+// the API of proto/hyper/agent/v1 there: containers, which the usher makes where they
+// are ordinary, and libcontainer else (see jail), and one byte stream for each file
+// descriptor of their processes.
 //
 //	boot: root moved, file systems, modules, limits
 //	  │

@@ -16,8 +16,8 @@ import (
 	"github.com/hyperhq/hyper/agent/reexec"
 )
 
-// errUnusual is that of an exec which the usher cannot do.
-var errUnusual = errors.New("the exec wants what only libcontainer does")
+// errUnusual is that of a process or a container which the usher cannot make.
+var errUnusual = errors.New("it wants what only libcontainer does")
 
 // enter has the usher run an exec, whose files are attached. Whatever the error,
 // libcontainer can be asked for the same, but when ctx has ended.
@@ -38,17 +38,27 @@ func (c *container) enter(ctx context.Context, config *configs.Config, lp *libco
 	if err := c.isInOurUsers(); err != nil {
 		return nil, err
 	}
-	dir, err := unix.Open(string(c.cgroup), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := c.cgroup.open()
 	if err != nil {
-		return nil, fmt.Errorf("opening cgroup %s: %w", c.cgroup, err)
+		return nil, err
 	}
 	defer unix.Close(dir)
+	files := reexec.EntryFiles{Init: init, Cgroup: dir}
+	release, err := addStdio(&files, lp)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return c.usher.letIn(ctx, entry, files)
+}
+
+// addStdio adds the standard files of a process, of which those that it has not are null
+// devices until release is called.
+func addStdio(files *reexec.EntryFiles, lp *libcontainer.Process) (release func(), err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close()
-	files := reexec.EntryFiles{Init: init, Cgroup: dir}
 	for _, f := range []struct {
 		have any
 		want *int
@@ -59,7 +69,7 @@ func (c *container) enter(ctx context.Context, config *configs.Config, lp *libco
 		}
 		*f.want = int(file.Fd())
 	}
-	return c.usher.letIn(ctx, entry, files)
+	return func() { null.Close() }, nil
 }
 
 // isInOurUsers is errUnusual if the container's init has left the guest's user namespace,

@@ -73,8 +73,8 @@ func (c *container) startExec(ctx context.Context, p *process) error {
 }
 
 func (c *container) runExec(ctx context.Context, p *process) error {
-	config := c.lc.Config()
-	uid, gid, err := rootIDs(&config)
+	config := c.jail.config()
+	uid, gid, err := rootIDs(config)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (c *container) runExec(ctx context.Context, p *process) error {
 	}
 	initial := splitAffinity(p.lp, c.affinity)
 	p.ooms = c.cgroup.oomKills()
-	if err := c.beginExec(ctx, p, &config, initial); err != nil {
+	if err := c.beginExec(ctx, p, config, initial); err != nil {
 		return fmt.Errorf("OCI runtime exec failed: %w", err)
 	}
 	if err := p.io.started(); err != nil {
@@ -112,7 +112,7 @@ func (c *container) beginExec(ctx context.Context, p *process, config *configs.C
 		c.log.debugf("%s is left to libcontainer: %v", p.name(), err)
 	}
 	return c.forker.do(func() error {
-		return withAffinity(initial, func() error { return c.lc.Start(p.lp) })
+		return withAffinity(initial, func() error { return c.jail.start(p.lp) })
 	})
 }
 

@@ -18,6 +18,7 @@ func TestGuestSpare(t *testing.T) {
 		{"taken by the first", testSpareIsTaken},
 		{"left by one that joins a namespace", testSpareIsLeft},
 		{"prepared", testSparePrepared},
+		{"way for user namespaces", testWayForUsers},
 	}, containerTests(), []guestTest{
 		{"many at once", testSpareAmongMany},
 	})
@@ -32,12 +33,18 @@ func TestGuestSpare(t *testing.T) {
 	})
 }
 
+// leaveToLibcontainer asks for what is so anyway, which the usher does not know.
+func leaveToLibcontainer(spec *specs.Spec) {
+	spec.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux}
+}
+
 // lookingForSpare is a container's configuration that prints the socket of a spare
 // that waits, and what tells a spare from an ordinary init.
 func lookingForSpare(id string) *specs.Spec {
 	spec := testSpec(id, "sh", "-c", "ls /spare; cat /proc/self/oom_score_adj /proc/self/timerslack_ns /proc/1/cgroup; tr '\\0' ' ' </proc/1/environ; ls /proc/1/fd; cat /proc/1/comm")
 	score := 123
 	spec.Process.OOMScoreAdj = &score
+	leaveToLibcontainer(spec)
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/spare", Type: "bind", Source: filepath.Dir(reexec.SpareSocket), Options: []string{"rbind", "ro"}})
 	return spec
 }
@@ -100,13 +107,25 @@ func testSparePrepared(t *testing.T, g *testGuest) {
 	}
 }
 
+// testWayForUsers: what the guest is prepared with does not keep the root of a user
+// namespace from its root file system, which is in the guest's directory.
+func testWayForUsers(t *testing.T, g *testGuest) {
+	spec := testSpec("way", "stat", "-c", "%a", "/run/hyper")
+	spec.Mounts = append(spec.Mounts[:len(spec.Mounts)-1], specs.Mount{Destination: "/run", Type: "bind", Source: "/run", Options: []string{"rbind", "ro"}})
+	if exit, out, errs := g.run(t, "way", spec); exit.GetStatus() != 0 || out != "755\n" {
+		t.Errorf("%d %q %s", exit.GetStatus(), out, errs)
+	}
+}
+
 func testSpareAmongMany(t *testing.T, g *testGuest) {
 	const count = 6
 	outs := make(chan string, count)
 	for i := range count {
 		go func() {
 			id := "many" + string(rune('a'+i))
-			exit, out, _ := g.run(t, id, testSpec(id, "hostname"))
+			spec := testSpec(id, "hostname")
+			leaveToLibcontainer(spec)
+			exit, out, _ := g.run(t, id, spec)
 			if exit.GetStatus() != 0 || out != "ctr-"+id+"\n" {
 				t.Errorf("%s exited with %d: %q", id, exit.GetStatus(), out)
 			}

@@ -85,11 +85,13 @@ func agentTests() []guestTest {
 		{"exec refused", testExecRefused},
 		{"usher ends", testUsherEnds},
 		{"usher ends when asked", testUsherEndsWhenAsked},
+		{"usher ends while making", testUsherEndsWhileMaking},
 		{"exec terminal", testExecTerminal},
 		{"exec errors", testExecErrors},
 		{"many execs", testManyExecs},
 		{"signals", testSignals},
 		{"killed before start", testKilledBeforeStart},
+		{"told to end before start", testToldToEndBeforeStart},
 		{"delete running", testDeleteRunning},
 		{"pause", testPause},
 		{"update", testUpdate},
@@ -748,6 +750,25 @@ func testKilledBeforeStart(t *testing.T, g *testGuest) {
 	wantCode(t, "start of a dead container", err, codes.FailedPrecondition)
 }
 
+// testToldToEndBeforeStart: whoever has made it, an init that waits ends by a signal.
+func testToldToEndBeforeStart(t *testing.T, g *testGuest) {
+	ctx := testCtx(t)
+	for name, change := range map[string]func(*specs.Spec){"the usher's": func(*specs.Spec) {}, "libcontainer's": leaveToLibcontainer} {
+		spec := testSpec("told", "true")
+		change(spec)
+		if err := g.create(t, "told", spec, &stdioStreams{want: &agentv1.Streams{}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.api.SignalProcess(ctx, &agentv1.SignalProcessRequest{ContainerId: "told", Signal: uint32(unix.SIGTERM)}); err != nil {
+			t.Fatal(err)
+		}
+		if exit, err := g.api.WaitProcess(ctx, &agentv1.ProcessRef{ContainerId: "told"}); err != nil || exit.Status != 2 {
+			t.Errorf("%s: %v %v", name, exit, err)
+		}
+		g.delete(t, "told")
+	}
+}
+
 func testDeleteRunning(t *testing.T, g *testGuest) {
 	ctx := testCtx(t)
 	g.sleeper(t, "del", nil)
@@ -1020,6 +1041,8 @@ func testNothingLeft(t *testing.T, g *testGuest) {
 		specs.Mount{Destination: "/state", Type: "bind", Source: stateDir, Options: []string{"bind", "ro"}},
 		specs.Mount{Destination: "/cg", Type: "bind", Source: cgroupRoot, Options: []string{"bind", "ro"}},
 	)
+	// It is libcontainer that has a directory for each of its containers.
+	leaveToLibcontainer(spec)
 	_, out, errs := g.run(t, "left", spec)
 	if out != "left\n/cg/hyper\n0\n" {
 		t.Errorf("left behind: %q %q", out, errs)

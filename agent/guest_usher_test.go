@@ -199,10 +199,12 @@ func testUsherEnds(t *testing.T, g *testGuest) {
 // signalUsher does what somebody may who sees all of the guest's processes.
 func (g *testGuest) signalUsher(t *testing.T, signal string) {
 	t.Helper()
-	exit, out, errs := g.run(t, "signal", rootSpec("signal", "sh", "-c", `
+	spec := rootSpec("signal", "sh", "-c", `
 		for p in /proc/[0-9]*; do
 			read name <$p/comm && [ "$name" = usher ] && kill -`+signal+` ${p#/proc/} && echo sent
-		done 2>/dev/null; true`))
+		done 2>/dev/null; true`)
+	leaveToLibcontainer(spec)
+	exit, out, errs := g.run(t, "signal", spec)
 	if exit.GetStatus() != 0 || out != "sent\n" {
 		t.Fatalf("sending the usher SIG%s: %d %s%s", signal, exit.GetStatus(), out, errs)
 	}
@@ -242,5 +244,35 @@ func testUsherEndsWhenAsked(t *testing.T, g *testGuest) {
 	}
 	if _, err := g.api.DeleteProcess(ctx, ref); err != nil {
 		t.Error(err)
+	}
+}
+
+// testUsherEndsWhileMaking: a container is made, though the usher was asked for it and has
+// ended before it answered.
+func testUsherEndsWhileMaking(t *testing.T, g *testGuest) {
+	g.withUsher(t, "before")
+	g.delete(t, "before")
+	g.signalUsher(t, "STOP")
+	s := g.open(t, "o")
+	created := make(chan error, 1)
+	go func() { created <- g.create(t, "making", testSpec("making", "echo", "once"), s) }()
+	select {
+	case err := <-created:
+		t.Errorf("the usher is stopped, and yet the container was made (%v)", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	g.signalUsher(t, "KILL")
+	if err := <-created; err != nil {
+		t.Fatal(err)
+	}
+	ref := &agentv1.ProcessRef{ContainerId: "making"}
+	if _, err := g.api.StartProcess(testCtx(t), ref); err != nil {
+		t.Fatal(err)
+	}
+	if out := <-readAll(s.stdout); out != "once\n" {
+		t.Errorf("it says %q", out)
+	}
+	if exit, err := g.api.WaitProcess(testCtx(t), ref); err != nil || exit.GetStatus() != 0 {
+		t.Errorf("%v %v", exit, err)
 	}
 }

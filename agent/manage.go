@@ -24,7 +24,10 @@ func (c *container) pause(ctx context.Context) error {
 		return err
 	}
 	defer c.release()
-	if err := c.lc.Pause(); err != nil {
+	if state, _ := c.init.current(); state == stateStopped {
+		return stateError("pause", c.id, libcontainer.ErrNotRunning)
+	}
+	if err := c.jail.pause(); err != nil {
 		return stateError("pause", c.id, err)
 	}
 	c.paused = true
@@ -37,7 +40,7 @@ func (c *container) resume(ctx context.Context) error {
 		return err
 	}
 	defer c.release()
-	if err := c.lc.Resume(); err != nil {
+	if err := c.jail.resume(); err != nil {
 		return stateError("resume", c.id, err)
 	}
 	c.paused = false

@@ -76,7 +76,7 @@ func (a *Agent) openPIDNamespace(id string) (*os.File, error) {
 	}
 	// As long as the init can be signalled it has not been waited for, and its
 	// pid is no other process's.
-	if err := c.init.lp.Signal(unix.Signal(0)); err != nil {
+	if err := c.init.run.Signal(unix.Signal(0)); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%w (%v)", dead, err)
 	}

@@ -21,22 +21,18 @@ func (a *Agent) prepareNext(ctx context.Context) error {
 	if err := a.ready(ctx); err != nil {
 		return err
 	}
-	return a.startSpare(ctx)
+	return errors.Join(a.usher.ready(ctx), a.startSpare(ctx))
 }
 
-// startSpare starts a process that will be the init of the guest's first container,
-// if that wants nothing unusual, and returns when all that can be done before is
+// startSpare starts a process that will be the init of the first container which
+// libcontainer makes, if that wants nothing unusual of it, and returns when all that can be done before is
 // done. One that waits already is enough. See package reexec.
 func (a *Agent) startSpare(ctx context.Context) error {
 	if _, err := os.Lstat(reexec.SpareSocket); err == nil {
 		return nil
 	}
 	dir := filepath.Dir(reexec.SpareSocket)
-	err := os.MkdirAll(filepath.Dir(dir), 0o755)
-	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
-	}
-	if err != nil {
+	if err := makePrivateDir(dir); err != nil {
 		return fmt.Errorf("starting a spare init: %w", err)
 	}
 	// The container must not find the agent's own program in /proc.

@@ -2,11 +2,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,12 +23,7 @@ func (c *container) startContainer(ctx context.Context) error {
 	if c.paused {
 		return fmt.Errorf("cannot start container %s: it is paused: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
-	fifo := filepath.Join(c.stateDir, c.id, "exec.fifo")
-	if err := awaitWriter(ctx, fifo, c.init.stopped); err != nil {
-		return fmt.Errorf("starting container %s: %w", c.id, err)
-	}
-	// libcontainer tells a created container from a running one by this file.
-	if err := os.Remove(fifo); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.jail.begin(ctx, c.init.stopped); err != nil {
 		return fmt.Errorf("starting container %s: %w", c.id, err)
 	}
 	c.init.running()

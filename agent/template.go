@@ -22,7 +22,10 @@ func (a *Agent) fit(ctx context.Context) error {
 	if err := a.modules.loaded(ctx); err != nil {
 		return err
 	}
-	// Containers start without it too, only later.
+	// Containers start without these too, only later.
+	if err := a.usher.ready(ctx); err != nil {
+		a.log.infof("%v", err)
+	}
 	if err := a.startSpare(ctx); err != nil {
 		a.log.infof("%v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -21,8 +22,8 @@ import (
 // not executed for some time is no reason to give it up.
 const usherTimeout = time.Minute
 
-// usher is the process that lets others into containers. It is started when it is first
-// wanted, and again if it has ended.
+// usher is the process that makes others in containers. It is started ahead in a guest that
+// is to be saved, else when it is first wanted, and again if it has ended.
 type usher struct {
 	forker *forker
 	dir    string // where libcontainer can put what shields the agent's program
@@ -49,23 +50,43 @@ func newUsher(forker *forker, dir string) *usher {
 	}
 }
 
-// admit has the usher make a process, which is the agent's child, and returns its pid.
-// When it fails none is left.
-func (u *usher) admit(ctx context.Context, entry, rights []byte) (pid int, err error) {
+// ready starts the usher, if there is none.
+func (u *usher) ready(ctx context.Context) error {
+	_, err := u.takeTurn(ctx)
+	if err == nil {
+		<-u.turn
+	}
+	return err
+}
+
+// takeTurn waits until nobody else asks the usher, which there is then. If there is no
+// error, what was taken is to be given back by receiving from turn.
+func (u *usher) takeTurn(ctx context.Context) (_ *usherProcess, err error) {
 	select {
 	case u.turn <- struct{}{}:
-		defer func() { <-u.turn }()
 	case <-ctx.Done():
-		return 0, fmt.Errorf("waiting for the usher: %w", ctx.Err())
+		return nil, fmt.Errorf("waiting for the usher: %w", ctx.Err())
 	}
 	if u.process == nil {
 		if u.process, err = u.start(); err != nil {
-			return 0, fmt.Errorf("starting the usher: %w", err)
+			<-u.turn
+			return nil, fmt.Errorf("starting the usher: %w", err)
 		}
 	}
-	answer, err := u.process.ask(entry, rights)
+	return u.process, nil
+}
+
+// admit has the usher make a process, which is the agent's child, and returns its pid.
+// When it fails none is left.
+func (u *usher) admit(ctx context.Context, entry, rights []byte) (pid int, err error) {
+	process, err := u.takeTurn(ctx)
 	if err != nil {
-		u.process.end()
+		return 0, err
+	}
+	defer func() { <-u.turn }()
+	answer, err := process.ask(entry, rights)
+	if err != nil {
+		process.end()
 		u.process = nil
 		return 0, fmt.Errorf("asking the usher for a process: %w", err)
 	}
@@ -115,7 +136,7 @@ func killAndWait(pid int) {
 
 func (u *usher) start() (*usherProcess, error) {
 	// A container must not find the agent's own program in /proc.
-	if err := os.MkdirAll(u.dir, 0o700); err != nil {
+	if err := makePrivateDir(u.dir); err != nil {
 		return nil, err
 	}
 	exe, err := exeseal.CloneSelfExe(u.dir)
@@ -146,6 +167,15 @@ func (u *usher) start() (*usherProcess, error) {
 	return p, nil
 }
 
+// makePrivateDir makes a directory for the guest's root only. What it is in is for
+// all: the root of a user namespace must find its root file system.
+func makePrivateDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
 // socketPair makes two ends of a socket of a type.
 func socketPair(kind int) (ours *net.UnixConn, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
@@ -170,44 +200,103 @@ func (u *usher) letIn(ctx context.Context, entry *reexec.Entry, files reexec.Ent
 	if err != nil {
 		return nil, err
 	}
-	status, theirs, err := socketPair(unix.SOCK_STREAM)
+	p, status, err := u.make(ctx, message, files)
 	if err != nil {
 		return nil, err
 	}
 	defer status.Close()
+	if err := goAhead(ctx, status); err != nil {
+		p.abort()
+		return nil, err
+	}
+	return p, nil
+}
+
+// build has a container made. When it returns the init waits at the other end of status
+// to execute its program, or no process is left.
+func (u *usher) build(ctx context.Context, b *reexec.Build, files reexec.EntryFiles) (_ *entered, status *net.UnixConn, err error) {
+	message, err := b.Encode()
+	if err != nil {
+		return nil, nil, err
+	}
+	p, status, err := u.make(ctx, message, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := awaitInit(ctx, status); err != nil {
+		status.Close()
+		p.abort()
+		return nil, nil, err
+	}
+	return p, status, nil
+}
+
+// make has the usher make a process, and returns the agent's end of its stream.
+func (u *usher) make(ctx context.Context, message []byte, files reexec.EntryFiles) (*entered, *net.UnixConn, error) {
+	status, theirs, err := socketPair(unix.SOCK_STREAM)
+	if err != nil {
+		return nil, nil, err
+	}
 	files.Status = int(theirs.Fd())
 	pid, err := u.admit(ctx, message, files.Rights())
 	theirs.Close()
 	if err != nil {
-		return nil, err
+		status.Close()
+		return nil, nil, err
 	}
 	p, err := os.FindProcess(pid)
 	if err != nil {
-		return nil, fmt.Errorf("finding process %d: %w", pid, err)
+		status.Close()
+		return nil, nil, fmt.Errorf("finding process %d: %w", pid, err)
 	}
-	if err := goAhead(ctx, status); err != nil {
-		killAndWait(pid)
-		return nil, err
-	}
-	return &entered{p}, nil
+	return &entered{p}, status, nil
 }
 
 // goAhead lets a process execute its program, and waits until it does or is gone: then
 // the stream is closed.
 func goAhead(ctx context.Context, status *net.UnixConn) error {
-	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	_, _ = status.Write([]byte{1}) // one that is gone has said why
-	failure := make([]byte, 64)
-	n, err := status.Read(failure)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("waiting for a process to enter the container: %w", ctx.Err())
+	told, err := readStatus(ctx, status)
+	if err != nil {
+		return err
 	}
-	return reexec.EntryFailure(failure[:n])
+	return reexec.EntryFailure(told)
 }
 
-// entered is a process that the usher has let in.
+// awaitInit waits until a container's init waits itself.
+func awaitInit(ctx context.Context, status *net.UnixConn) error {
+	told, err := readStatus(ctx, status)
+	switch {
+	case err != nil:
+		return err
+	case len(told) == 1 && told[0] == reexec.UsherWaits:
+		return nil
+	case len(told) == 0:
+		return errors.New("the container's init has ended")
+	}
+	return reexec.EntryFailure(told)
+}
+
+// readStatus reads what a process tells next, nothing if that is that it is gone.
+func readStatus(ctx context.Context, status *net.UnixConn) ([]byte, error) {
+	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	told := make([]byte, 64)
+	n, err := status.Read(told)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, fmt.Errorf("waiting for a process of the usher's: %w", ctx.Err())
+	}
+	return told[:n], nil
+}
+
+// entered is a process that the usher has made.
 type entered struct{ *os.Process }
 
 // Pid returns the process's id in the guest.
 func (e *entered) Pid() (int, error) { return e.Process.Pid, nil }
+
+// abort ends a process that nobody waits for yet.
+func (e *entered) abort() {
+	_ = e.Kill()
+	_, _ = e.Wait()
+}

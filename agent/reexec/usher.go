@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// Usher is the argument of the process that lets others into containers, which
+	// Usher is the argument of the process that makes others in containers, which
 	// has its socket as descriptor UsherSocket. See usher.c.
 	Usher       = C.USHER
 	UsherSocket = C.USHER_SOCKET
@@ -54,6 +54,8 @@ type Limit struct {
 // EntryFiles are what the usher needs of a container, and what the process begins with.
 // Their order is that of usher.h.
 type EntryFiles struct {
+	// Init is whose namespaces are joined. For a container that is made it is the PID
+	// namespace to join, or any file.
 	Init, Cgroup, Status  int
 	Stdin, Stdout, Stderr int
 }
@@ -65,7 +67,10 @@ func (f EntryFiles) Rights() []byte {
 
 // Encode is the message that asks the usher for it. What has a zero in it must have been
 // refused before.
-func (e *Entry) Encode() ([]byte, error) {
+func (e *Entry) Encode() ([]byte, error) { return e.encode(nil) }
+
+// encode is the message for it in a container: one that there is, or b, which it makes.
+func (e *Entry) encode(b *Build) ([]byte, error) {
 	head := C.struct_usher_request{
 		bounding: C.uint64_t(e.Bounding), effective: C.uint64_t(e.Effective), permitted: C.uint64_t(e.Permitted),
 		inheritable: C.uint64_t(e.Inheritable), ambient: C.uint64_t(e.Ambient),
@@ -82,44 +87,72 @@ func (e *Entry) Encode() ([]byte, error) {
 	if len(e.Args)+len(e.Environment) > maxEntryStrings {
 		return nil, ErrEntryTooLarge
 	}
-	out := append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head))...)
+	var m message
+	if b != nil {
+		head.flags |= C.USHER_BUILD
+	}
+	m.fixed(unsafe.Pointer(&head), unsafe.Sizeof(head))
+	b.encodeHead(&m)
 	for _, group := range e.Groups {
-		out = binary.NativeEndian.AppendUint32(out, group)
+		m.bytes = binary.NativeEndian.AppendUint32(m.bytes, group)
 	}
 	if len(e.Groups)%2 == 1 {
-		out = binary.NativeEndian.AppendUint32(out, 0)
+		m.bytes = binary.NativeEndian.AppendUint32(m.bytes, 0)
 	}
 	for _, l := range e.Limits {
-		out = binary.NativeEndian.AppendUint64(out, uint64(l.Resource))
-		out = binary.NativeEndian.AppendUint64(out, l.Soft)
-		out = binary.NativeEndian.AppendUint64(out, l.Hard)
+		limit := C.struct_usher_limit{C.uint64_t(l.Resource), C.uint64_t(l.Soft), C.uint64_t(l.Hard)}
+		m.fixed(unsafe.Pointer(&limit), unsafe.Sizeof(limit))
 	}
-	for _, list := range [][]string{{e.Directory, e.Keyring}, e.Args, e.Environment} {
-		for _, s := range list {
-			if strings.IndexByte(s, 0) >= 0 {
-				return nil, fmt.Errorf("%.40q has a zero in it", s)
-			}
-			out = append(append(out, s...), 0)
-		}
-	}
-	if len(out) > maxEntry {
+	b.encodeParts(&m)
+	m.strings(e.Directory, e.Keyring)
+	m.strings(e.Args...)
+	m.strings(e.Environment...)
+	b.encodeStrings(&m)
+	if len(m.bytes) > maxEntry {
 		return nil, ErrEntryTooLarge
 	}
-	return out, nil
+	return m.bytes, m.err
 }
 
-func (e *Entry) flags() (flags int) {
-	for _, f := range []struct {
-		set  bool
-		flag int
-	}{
+// message is one that is being put together.
+type message struct {
+	bytes []byte
+	err   error // the first
+}
+
+// fixed appends a structure of C's.
+func (m *message) fixed(p unsafe.Pointer, size uintptr) {
+	m.bytes = append(m.bytes, unsafe.Slice((*byte)(p), size)...)
+}
+
+func (m *message) strings(list ...string) {
+	for _, s := range list {
+		if m.err == nil && strings.IndexByte(s, 0) >= 0 {
+			m.err = fmt.Errorf("%.40q has a zero in it", s)
+		}
+		m.bytes = append(append(m.bytes, s...), 0)
+	}
+}
+
+func (e *Entry) flags() int {
+	return flagsOf([]flag{
 		{e.NoNewPrivileges, C.USHER_NO_NEW_PRIVILEGES},
 		{e.Umask != nil, C.USHER_UMASK},
 		{e.OOMScoreAdj != nil, C.USHER_OOM_SCORE_ADJ},
 		{e.FindHome, C.USHER_HOME},
-	} {
+	})
+}
+
+// flag is one that is set or not.
+type flag struct {
+	set bool
+	bit int
+}
+
+func flagsOf(list []flag) (flags int) {
+	for _, f := range list {
 		if f.set {
-			flags |= f.flag
+			flags |= f.bit
 		}
 	}
 	return flags
@@ -145,7 +178,8 @@ func EntryFailure(status []byte) error {
 		return nil
 	case int(unsafe.Sizeof(C.struct_usher_failure{})):
 		line, errno := binary.NativeEndian.Uint32(status), binary.NativeEndian.Uint32(status[4:])
-		return fmt.Errorf("entering the container (usher.c:%d): %w", line, unix.Errno(errno))
+		file, _, _ := strings.Cut(string(status[8:]), "\x00")
+		return fmt.Errorf("entering the container (%q:%d): %w", file, line, unix.Errno(errno))
 	}
 	return fmt.Errorf("a failure of %d bytes from a process that enters a container", len(status))
 }

@@ -47,7 +47,9 @@ func TestEntryAnswers(t *testing.T) {
 	if err := EntryFailure(nil); err != nil {
 		t.Error(err)
 	}
-	if err := EntryFailure([]byte{1, 0, 0, 0, byte(unix.ENOENT), 0, 0, 0}); !errors.Is(err, unix.ENOENT) {
+	failure := append([]byte{7, 0, 0, 0, byte(unix.ENOENT), 0, 0, 0}, make([]byte, 24)...)
+	copy(failure[8:], "file.c")
+	if err := EntryFailure(failure); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), `"file.c":7`) {
 		t.Error(err)
 	}
 	if err := EntryFailure([]byte{1}); err == nil {
