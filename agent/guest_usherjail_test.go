@@ -40,7 +40,7 @@ type alikeCase struct {
 }
 
 // whatIsHere prints what a container is: what its process is, and what is around it. What
-// differs from one container to the next is for comparable to leave out.
+// differs from one container to the next is for withoutNumbers to leave out.
 const whatIsHere = whatAmI + `
 	echo mounts; cat /proc/self/mountinfo
 	echo devices; for f in /dev/* /dev/*/*; do [ -e $f -o -L $f ] && stat -c '%N %F %u %g %a %t %T' $f; done
@@ -276,10 +276,10 @@ func (g *testGuest) makeAlike(t *testing.T, c alikeCase, guests map[string]bool)
 	theirs := spec()
 	leaveToLibcontainer(theirs)
 	g.clean(t)
-	want := comparable(g.attempt(t, theirs), guests)
+	want := withoutNumbers(g.attempt(t, theirs), guests)
 	g.clean(t)
 	before := len(g.log(t))
-	got := comparable(g.attempt(t, spec()), guests)
+	got := withoutNumbers(g.attempt(t, spec()), guests)
 	if left := strings.Contains(g.log(t)[before:], "container alike is left to libcontainer"); left != c.unusual {
 		t.Errorf("left to libcontainer: %v", left)
 	}
@@ -337,9 +337,9 @@ var (
 	namespace   = regexp.MustCompile(`\b\w+:\[\d+\]`)
 )
 
-// comparable leaves the numbers out that a container has for itself, and says instead which
+// withoutNumbers leaves the numbers out that a container has for itself, and says instead which
 // of them are the same.
-func comparable(text string, guests map[string]bool) string {
+func withoutNumbers(text string, guests map[string]bool) string {
 	text = namespace.ReplaceAllStringFunc(text, func(name string) string {
 		kind, _, _ := strings.Cut(name, ":")
 		if guests[name] {
