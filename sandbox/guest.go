@@ -52,6 +52,7 @@ type guest struct {
 	started, ready, gone chan struct{}
 	machine              *factory.Machine
 	session              *channel.Session
+	lost                 <-chan struct{} // closed when the session has ended
 	agent                *agentClient
 	network              *guestNetwork
 	userNetwork          *userNetwork // nil but in a pod on the host's network
@@ -103,7 +104,7 @@ func (g *guest) run() {
 	}
 	select {
 	case <-g.machine.Done():
-	case <-g.session.Done():
+	case <-g.lost:
 	}
 	g.conclude(errors.New("it hung up"))
 	g.session.Close()
@@ -277,6 +278,7 @@ func (g *guest) begin(ctx context.Context, phases *phases) error {
 		}
 		phases.end("agent")
 	}
+	g.lost = g.session.Done()
 	if err := g.prepare(ctx, phases); err != nil {
 		g.session.Close()
 		return err

@@ -156,7 +156,7 @@ func (p *Process) finished() error {
 func (p *Process) endsWithGuest(ctx context.Context) bool {
 	g := p.container.guest
 	select {
-	case <-g.session.Done():
+	case <-g.lost:
 	case <-g.machine.Done():
 	default:
 		return false
