@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +91,18 @@ func (c *Container) processes() []*Process {
 		list = append(list, p)
 	}
 	return list
+}
+
+// isLast says whether no other container would lose the machine: none runs beside this one,
+// or this one is the pod.
+func (c *Container) isLast() bool {
+	if virtcontainers.RoleOf(c.spec.Annotations) == virtcontainers.PodSandbox {
+		return true
+	}
+	return !slices.ContainsFunc(c.sandbox.made(), func(other *Container) bool {
+		return other != c && other.init.State() == Running &&
+			virtcontainers.RoleOf(other.spec.Annotations) != virtcontainers.PodSandbox
+	})
 }
 
 func (c *Container) ref() *agentv1.ContainerRef { return &agentv1.ContainerRef{ContainerId: c.id} }

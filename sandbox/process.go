@@ -177,36 +177,57 @@ func (p *Process) trySignal(ctx context.Context, sig uint32, all bool) error {
 	if err != nil {
 		return err
 	}
-	if err := agent.signal(ctx, &agentv1.SignalProcessRequest{
+	err = agent.signal(ctx, &agentv1.SignalProcessRequest{
 		ContainerId: p.container.id,
 		ExecId:      p.id,
 		Signal:      sig,
 		All:         all,
-	}); err != nil {
-		if errors.Is(err, errNoAnswer) && p.id == "" && sig == uint32(unix.SIGKILL) {
-			p.container.log.WithError(err).Errorf("%s is to be killed: ending its machine", p)
-			p.container.guest.kill()
-			return nil
-		}
-		return fmt.Errorf("signalling %s: %w", p, err)
+	})
+	if p.id == "" && sig == uint32(unix.SIGKILL) && p.awaitKill(ctx, err) {
+		return nil
 	}
-	if p.id == "" && sig == uint32(unix.SIGKILL) {
-		p.killed.Do(func() { p.container.sandbox.tasks.Go(p.awaitDeath) })
+	if err != nil {
+		return fmt.Errorf("signalling %s: %w", p, err)
 	}
 	return nil
 }
 
+// awaitKill sees to the end of a container that was sent SIGKILL with the given result. It
+// reports whether it has ended the machine instead, which did not answer.
+func (p *Process) awaitKill(ctx context.Context, result error) bool {
+	silent := errors.Is(result, errNoAnswer)
+	if result != nil && !silent && ctx.Err() == nil {
+		return false // the guest has refused
+	}
+	p.killed.Do(func() { p.container.sandbox.tasks.Go(p.awaitDeath) })
+	if !silent || !p.container.isLast() {
+		return false
+	}
+	p.container.log.WithError(result).Errorf("%s is to be killed: ending its machine", p)
+	p.container.guest.kill()
+	return true
+}
+
 // awaitDeath ends the machine if a container that was killed does not end: nobody else
-// could, and its pod would be for ever.
+// could, and its pod would be for ever. As long as others of its pod run it is for them, or
+// for who ends the pod, to end first.
 func (p *Process) awaitDeath() {
-	timer := time.NewTimer(deathTimeout)
+	timer := time.NewTicker(deathTimeout)
 	defer timer.Stop()
-	select {
-	case <-p.done:
-	case <-p.container.sandbox.life.Done():
-	case <-timer.C:
-		p.container.log.Errorf("%s was killed and has not ended within %s: ending its machine", p, deathTimeout)
-		p.container.guest.kill()
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-p.container.sandbox.life.Done():
+			return
+		case <-timer.C:
+		}
+		p.container.log.Errorf("%s was killed and has not ended within %s", p, deathTimeout)
+		if p.container.isLast() {
+			p.container.log.Error("ending its machine")
+			p.container.guest.kill()
+			return
+		}
 	}
 }
 

@@ -3,8 +3,10 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,6 +199,13 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		return fmt.Errorf("removing the directory of sandbox %s: %w", s.opts.ID, err)
 	}
 	return nil
+}
+
+// made are the containers that were created.
+func (s *Sandbox) made() []*Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Collect(maps.Values(s.containers)), func(c *Container) bool { return !c.created })
 }
 
 // take empties the sandbox.

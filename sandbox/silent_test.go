@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -44,7 +45,7 @@ func TestAKillThatIsNotHeededEndsTheMachine(t *testing.T) {
 			g.machine = &factory.Machine{VM: watchedVM{killed: func() { close(killed) }}}
 			g.agent = &agentClient{raw: idleAgent{}}
 			alone := &Sandbox{log: s.log, life: t.Context()}
-			p := &Process{container: &Container{id: "c", sandbox: alone, guest: g, log: s.log}, state: Running, done: make(chan struct{})}
+			p := &Process{container: &Container{id: "c", sandbox: alone, guest: g, log: s.log, spec: &specs.Spec{}}, state: Running, done: make(chan struct{})}
 			for range 2 {
 				if err := p.Signal(t.Context(), uint32(unix.SIGKILL)); err != nil {
 					t.Fatal(err)
@@ -97,32 +98,55 @@ func TestASilentGuestCanBeKilled(t *testing.T) {
 		exec    string
 		signal  uint32
 		timeout time.Duration // of who asks
-		killed  bool
+		beside  bool          // another container runs for an hour
+		killed  time.Duration // 0: never
 	}{
-		"a container":                   {"", kill, time.Hour, true},
-		"a container that may go on":    {"", term, time.Hour, false},
-		"an exec":                       {"e", kill, time.Hour, false},
-		"by somebody who does not wait": {"", kill, time.Second, false},
+		"a container":                   {"", kill, time.Hour, false, callTimeout},
+		"a container that may go on":    {"", term, time.Hour, false, 0},
+		"an exec":                       {"e", kill, time.Hour, false, 0},
+		"by somebody who does not wait": {"", kill, time.Second, false, deathTimeout + time.Second},
+		"a container beside another":    {"", kill, time.Hour, true, time.Hour + deathTimeout + callTimeout},
 	} {
 		s := newTestSandbox(t, nil)
 		synctest.Test(t, func(t *testing.T) {
-			killed := false
+			begin, killed := time.Now(), time.Duration(0)
+			life, end := context.WithCancel(t.Context())
+			own := &Sandbox{log: s.log, life: life, containers: map[string]*Container{}}
 			g := newGuest(s, hardware{})
-			g.machine = &factory.Machine{VM: watchedVM{killed: func() { killed = true }}}
+			g.machine = &factory.Machine{VM: watchedVM{killed: func() { killed = cmp.Or(killed, time.Since(begin)) }}}
 			g.agent = &agentClient{raw: silentAgent{}}
-			p := &Process{id: c.exec, container: &Container{id: "c", sandbox: s, guest: g, log: s.log, spec: &specs.Spec{}}, state: Running}
+			container := func(id, exec string) *Process {
+				p := &Process{id: exec, state: Running, done: make(chan struct{})}
+				p.container = &Container{id: id, sandbox: own, guest: g, log: s.log, spec: &specs.Spec{}, init: p, created: true}
+				own.containers[id] = p.container
+				return p
+			}
+			p := container("c", c.exec)
+			if c.beside {
+				other := container("other", "")
+				time.AfterFunc(time.Hour+time.Minute, func() {
+					other.mu.Lock()
+					defer other.mu.Unlock()
+					other.state = Stopped
+				})
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
 			defer cancel()
-			begin := time.Now()
 			err := p.Signal(ctx, c.signal)
-			if killed != c.killed || (err == nil) != c.killed {
-				t.Errorf("%s: the machine is killed: %v, %v", name, killed, err)
+			if took := time.Since(begin); took > callTimeout {
+				t.Errorf("%s: that took %v", name, took)
+			}
+			if (err == nil) != (c.killed == callTimeout) {
+				t.Errorf("%s: %v", name, err)
 			}
 			if err != nil && !errdefs.IsUnavailable(err) && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v", name, err)
 			}
-			if took := time.Since(begin); took > callTimeout {
-				t.Errorf("%s: that took %v", name, took)
+			time.Sleep(2 * time.Hour)
+			end()
+			own.tasks.Wait()
+			if killed.Round(time.Minute) != c.killed.Round(time.Minute) {
+				t.Errorf("%s: the machine is killed after %v, want %v", name, killed, c.killed)
 			}
 		})
 	}
