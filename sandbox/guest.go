@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -106,7 +107,7 @@ func (g *guest) run() {
 	case <-g.machine.Done():
 	case <-g.lost:
 	}
-	g.conclude(errors.New("it hung up"))
+	g.conclude(cmp.Or(g.session.Err(), errors.New("it hung up")))
 	g.session.Close()
 	stop()
 	followers.Wait()

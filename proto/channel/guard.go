@@ -18,13 +18,15 @@ const (
 // as the guest reads nothing.
 type guard struct {
 	net.Conn
-	head []byte // of a frame, as far as it has been read
-	body uint32 // what is left of a frame's, in bytes
+	reason *reason
+	head   []byte // of a frame, as far as it has been read
+	body   uint32 // what is left of a frame's, in bytes
 }
 
 func (g *guard) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	if bad := g.look(p[:n]); bad != nil {
+		g.reason.set(bad)
 		return 0, bad
 	}
 	return n, err
@@ -56,7 +58,7 @@ func (g *guard) look(p []byte) error {
 func (g *guard) begin() error {
 	kind, flags := g.head[1], binary.BigEndian.Uint16(g.head[2:])
 	if kind == muxTypePing || flags&muxFlagOpen != 0 {
-		return fmt.Errorf("the guest sent a frame of type %d with flags %#x, which only the host may", kind, flags)
+		return fmt.Errorf("it sent a frame of type %d with flags %#x, which only the host may", kind, flags)
 	}
 	if kind == muxTypeData {
 		g.body = binary.BigEndian.Uint32(g.head[8:])

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -38,6 +39,9 @@ func TestAGuestThatPingsEndsTheSession(t *testing.T) {
 	case <-host.Done():
 	case <-time.After(10 * time.Second):
 		t.Error("the session goes on")
+	}
+	if err := host.Err(); err == nil || !strings.Contains(err.Error(), "frame") {
+		t.Errorf("it has ended for %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -33,8 +34,31 @@ const (
 // Session is one conversation of the host with a guest.
 type Session struct {
 	mux *yamux.Session
-	// patience is how long the peer may leave a stream untaken.
+	// patience is how long the peer may leave a stream untaken. taken counts those that
+	// it has taken, or that there was room for.
 	patience time.Duration
+	taken    atomic.Uint64
+	reason   *reason
+}
+
+// reason is why this side has ended a session: the first that there was.
+type reason struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (r *reason) set(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *reason) get() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
 }
 
 // Connect begins a session from the host's side: it greets the guest at the
@@ -49,12 +73,13 @@ func Connect(ctx context.Context, conn net.Conn) (*Session, error) {
 
 // hostSession is the host's side of a session that both have begun.
 func hostSession(conn net.Conn, c *yamux.Config) (*Session, error) {
-	mux, err := yamux.Client(joinFrames(&guard{Conn: conn}), c)
+	why := &reason{}
+	mux, err := yamux.Client(joinFrames(&guard{Conn: conn, reason: why}), c)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
-	return &Session{mux: mux, patience: c.StreamOpenTimeout}, nil
+	return &Session{mux: mux, patience: c.StreamOpenTimeout, reason: why}, nil
 }
 
 // Probe greets the guest at the other end of conn and waits, until ctx ends, for
@@ -114,7 +139,7 @@ func Accept(port io.ReadWriteCloser, fit func() error) (*Session, error) {
 		port.Close()
 		return nil, fmt.Errorf("starting the stream multiplexer: %w", err)
 	}
-	return &Session{mux: mux, patience: writeTimeout}, nil
+	return &Session{mux: mux, patience: writeTimeout, reason: &reason{}}, nil
 }
 
 func awaitBegin(port io.ReadWriter, fit func() error) error {
@@ -179,9 +204,16 @@ func (s *Session) Open(ctx context.Context, h Header) (net.Conn, error) {
 }
 
 // open is Open, however long it takes. The multiplexer gives a guest up that does not take
-// a stream, but not for those that have been closed since.
+// a stream, but not for those that have been closed since. One that is slow, and takes those
+// of others meanwhile, is not given up.
 func (s *Session) open(h Header) (net.Conn, error) {
-	giveUp := time.AfterFunc(s.patience, func() { s.mux.Close() })
+	before := s.taken.Load()
+	giveUp := time.AfterFunc(s.patience, func() {
+		if s.taken.Load() == before {
+			s.reason.set(fmt.Errorf("it has taken no stream for %s", s.patience))
+			s.mux.Close()
+		}
+	})
 	defer giveUp.Stop()
 	if n := s.mux.NumStreams(); n >= maxStreams {
 		return nil, fmt.Errorf("the guest has left %d open", n)
@@ -190,6 +222,7 @@ func (s *Session) open(h Header) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.taken.Add(1)
 	if _, err := stream.Write(h.encode()); err != nil {
 		stream.Close()
 		return nil, err
@@ -232,6 +265,9 @@ func acceptHeader(stream net.Conn) (Header, error) {
 
 // Done is closed when the session has ended.
 func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
+
+// Err is why the session has ended, where it is known: nil if the guest has hung up.
+func (s *Session) Err() error { return s.reason.get() }
 
 // Close ends the session and all its streams.
 func (s *Session) Close() error { return s.mux.Close() }

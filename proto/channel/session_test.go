@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -323,6 +324,34 @@ func TestAGuestThatTakesNoStreamAnyMoreEndsTheSession(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the session goes on")
 	}
+	if err := host.Err(); err == nil || !strings.Contains(err.Error(), "no stream for 200ms") {
+		t.Errorf("it has ended for %v", err)
+	}
+}
+
+// TestAGuestThatIsSlowIsKept has a guest take a stream now and then, while others wait for
+// longer than it may take none at all.
+func TestAGuestThatIsSlowIsKept(t *testing.T) {
+	host := silentGuest(t, 300*time.Millisecond)
+	fill(t, host)
+	waits := make(chan error, 1)
+	go func() {
+		_, err := host.Open(t.Context(), Header{Stdio, 1})
+		waits <- err
+	}()
+	for range 6 {
+		time.Sleep(100 * time.Millisecond)
+		host.taken.Add(1) // one that another has waited for
+	}
+	select {
+	case err := <-waits:
+		t.Errorf("it is not waited for: %v", err)
+	case <-host.Done():
+		t.Error("the session has ended")
+	default:
+	}
+	host.Close()
+	<-waits
 }
 
 func TestAGuestThatReadsNothingHoldsNobodyUp(t *testing.T) {
