@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,7 +53,10 @@ func blueprintOf(id string, config *configs.Config, lp *libcontainer.Process, kn
 func isUnusualContainer(config *configs.Config, lp *libcontainer.Process) bool {
 	switch {
 	case config.NoPivotRoot, config.ParentDeathSignal != 0, config.MountLabel != "",
-		config.RootPropagation&^usualPropagation != 0,
+		// A shared root gives the guest what is mounted in a volume: a second attempt would, too.
+		config.RootPropagation&^usualPropagation != 0, config.RootPropagation&unix.MS_SHARED != 0,
+		// Which of the two comes last is libcontainer's to say.
+		config.Domainname != "" && config.Sysctl["kernel.domainname"] != "",
 		len(config.NetDevices) > 0, len(config.Routes) > 0,
 		len(config.UIDMappings) > 0, len(config.GIDMappings) > 0, len(config.TimeOffsets) > 0,
 		config.HasHook(configs.Prestart, configs.CreateRuntime, configs.CreateContainer, configs.StartContainer, configs.Poststart, configs.Poststop),
@@ -123,7 +127,7 @@ func addMounts(b *reexec.Build, config *configs.Config) bool {
 }
 
 func blueprintOfMount(m *configs.Mount, rootfs string) (b reexec.BuildMount, ok bool) {
-	if m.IsIDMapped() || m.RecAttr != nil || m.Extensions != 0 || len(m.PropagationFlags) > 1 || len(m.Data) > maxMountOptions {
+	if m.IsBind() != (m.Device == "bind") || m.IsIDMapped() || m.RecAttr != nil || m.Extensions != 0 || len(m.PropagationFlags) > 1 || len(m.Data) > maxMountOptions {
 		return b, false
 	}
 	target := filepath.Clean(m.Destination)
@@ -147,6 +151,9 @@ func blueprintOfMount(m *configs.Mount, rootfs string) (b reexec.BuildMount, ok 
 	case "proc", "sysfs":
 		b.NoLinks = true
 	case "tmpfs":
+		if !hasMode(m.Data) && !isThere(rootfs, target) {
+			return b, false
+		}
 		b.TargetsMode = true
 	case "cgroup":
 		b.Type, b.Propagation = "cgroup2", 0
@@ -158,6 +165,18 @@ func blueprintOfMount(m *configs.Mount, rootfs string) (b reexec.BuildMount, ok 
 		b.Flags &^= unix.MS_RDONLY
 	}
 	return b, true
+}
+
+// hasMode says whether the options of a tmpfs have its root's mode. Where they have none it is
+// that of what is mounted on, or the kernel's own if that had to be made: so whoever tries
+// after another has failed must not find it made.
+func hasMode(options string) bool {
+	return slices.ContainsFunc(strings.Split(options, ","), func(o string) bool { return strings.HasPrefix(o, "mode=") })
+}
+
+func isThere(rootfs, target string) bool {
+	_, err := os.Lstat(filepath.Join(rootfs, target))
+	return err == nil
 }
 
 func usualFlags(m *configs.Mount) int {

@@ -83,16 +83,17 @@ func alikeCases() []alikeCase {
 			s.Process.Env = []string{"PATH=/nowhere:/bin", "A=1", "A=2", "HOME="}
 		}},
 		{name: "a directory that is made", change: func(s *specs.Spec) { s.Process.Cwd = "/run/a/b" }},
-		{name: "tmpfs", change: with(tmpfs("/small", "size=1024k", "mode=1770"), tmpfs("/vol"), tmpfs("/made/tmpfs", "ro", "nosuid"), tmpfs("/root", "noexec", "uid=5"))},
-		{name: "mounts in mounts", change: with(tmpfs("/vol"), bind("/tmp", "/vol/a/b", "rbind", "rw"), tmpfs("/vol/a/b/hostile/inner", "size=4k"), bind(guestRootfs+"/etc/group", "/vol/c/file", "ro"))},
+		{name: "tmpfs", change: with(tmpfs("/small", "size=1024k", "mode=1770"), tmpfs("/vol"), tmpfs("/made/tmpfs", "ro", "nosuid", "mode=711"), tmpfs("/root", "noexec", "uid=5"))},
+		{name: "tmpfs where there is nothing", unusual: true, change: with(tmpfs("/not/there"))},
+		{name: "mounts in mounts", change: with(tmpfs("/vol"), bind("/tmp", "/vol/a/b", "rbind", "rw"), tmpfs("/vol/a/b/hostile/inner", "size=4k", "mode=755"), bind(guestRootfs+"/etc/group", "/vol/c/file", "ro"))},
 		{name: "binds", change: with(
 			bind(guestRootfs+"/etc/group", "/made/group", "ro"), bind(guestRootfs+"/etc/passwd", "/etc/passwd"), bind("/tmp", "/vol/", "ro", "nosuid", "nodev", "noexec"),
 			bind("/run", "/made/run", "rw"), bind("/run", "/made/run2", "rbind", "ro", "noatime"), bind("/proc/irq", "/made/irq", "ro", "nosuid"))},
 		{name: "times of access", change: with(bind("/tmp", "/made/1", "noatime"), bind("/tmp", "/made/2", "strictatime"), bind("/tmp", "/made/3", "nodiratime"),
-			bind("/tmp", "/made/4", "relatime", "noatime"), bind("/tmp", "/made/5", "nosymfollow"), tmpfs("/made/6", "noatime", "nodiratime", "sync"), tmpfs("/made/7", "strictatime", "lazytime"))},
+			bind("/tmp", "/made/4", "relatime", "noatime"), bind("/tmp", "/made/5", "nosymfollow"), tmpfs("/made/6", "noatime", "nodiratime", "sync", "mode=755"), tmpfs("/made/7", "strictatime", "lazytime", "mode=755"))},
 		{name: "propagation", change: with(bind("/tmp", "/made/1", "rbind", "rslave"), bind("/tmp", "/made/2", "rbind", "rshared"), bind("/tmp", "/made/3", "shared"),
-			bind("/tmp", "/made/4", "rprivate"), bind("/run", "/made/5", "rbind", "ro", "slave"), tmpfs("/made/6", "rshared"))},
-		{name: "shared root", change: func(s *specs.Spec) { s.Linux.RootfsPropagation = "rshared"; with(bind("/tmp", "/vol", "rbind"))(s) }},
+			bind("/tmp", "/made/4", "rprivate"), bind("/run", "/made/5", "rbind", "ro", "slave"), tmpfs("/made/6", "rshared", "mode=755"))},
+		{name: "shared root", unusual: true, change: func(s *specs.Spec) { s.Linux.RootfsPropagation = "rshared"; with(bind("/tmp", "/vol", "rbind"))(s) }},
 		{name: "slave root", change: func(s *specs.Spec) {
 			s.Linux.RootfsPropagation = "rslave"
 			with(bind("/tmp", "/vol", "rbind", "rslave"))(s)
@@ -171,8 +172,8 @@ func hostileCases(bind func(string, string, ...string) specs.Mount, tmpfs func(s
 		}
 	}
 	return []alikeCase{
-		{name: "links that are meant well", change: root("links", bind(guestRootfs+"/etc/group", "/etc/resolv.conf", "ro"), tmpfs("/var/run/deep/x"), bind("/tmp", "/var/lock", "ro"))},
-		{name: "links out of it", change: root("out", bind(guestRootfs+"/etc/group", "/etc/resolv.conf", "ro"), tmpfs("/var/run"), tmpfs("/abs/new"))},
+		{name: "links that are meant well", change: root("links", bind(guestRootfs+"/etc/group", "/etc/resolv.conf", "ro"), tmpfs("/var/run/deep/x", "mode=755"), bind("/tmp", "/var/lock", "ro"))},
+		{name: "links out of it", change: root("out", bind(guestRootfs+"/etc/group", "/etc/resolv.conf", "ro"), tmpfs("/var/run"), tmpfs("/abs/new", "mode=755"))},
 		{name: "/dev is /proc", unusual: true, change: root("dev")},
 		{name: "/proc is a link", unusual: true, change: root("proc")},
 		{name: "/sys is a link", unusual: true, change: root("sys")},

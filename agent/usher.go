@@ -295,8 +295,17 @@ type entered struct{ *os.Process }
 // Pid returns the process's id in the guest.
 func (e *entered) Pid() (int, error) { return e.Process.Pid, nil }
 
-// abort ends a process that nobody waits for yet.
+// abort ends a process that nobody waits for yet, and waits some seconds for its end. One
+// that is in a call which nothing interrupts, as to a share whose daemon hangs, ends later.
 func (e *entered) abort() {
 	_ = e.Kill()
-	_, _ = e.Wait()
+	ended := make(chan struct{})
+	go func() { // until it is reaped
+		defer close(ended)
+		_, _ = e.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(killTime):
+	}
 }

@@ -72,17 +72,25 @@ func (c *container) makeByUsher(ctx context.Context, config *configs.Config) (er
 // errUnusual if it is there already.
 func (c *container) makeCgroup(config *configs.Config) (_ *fs2.Manager, err error) {
 	dir := string(c.cgroup)
-	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return nil, errUnusual
-	}
 	manager, err := fs2.NewManager(config.Cgroups, dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := fs2.CreateCgroupPath(dir, config.Cgroups); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
-	if err := manager.Set(config.Cgroups.Resources); err != nil {
+	// It must be ours alone, as it goes with all who are in it if the container cannot be made.
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		return nil, errUnusual
+	} else if err != nil {
+		return nil, err
+	}
+	// Its controllers.
+	err = fs2.CreateCgroupPath(dir, config.Cgroups)
+	if err == nil {
+		err = manager.Set(config.Cgroups.Resources)
+	}
+	if err != nil {
 		return nil, errors.Join(err, manager.Destroy())
 	}
 	return manager, nil
@@ -189,6 +197,9 @@ func (j *usherJail) tell() error {
 		}
 	}
 	data, err := json.Marshal(state)
+	if err == nil {
+		err = makePrivateDir(filepath.Dir(j.dir))
+	}
 	if err == nil {
 		err = os.MkdirAll(j.dir, 0o711)
 	}

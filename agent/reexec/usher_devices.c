@@ -35,11 +35,12 @@ static int make_node(int dir, const char *name, const struct usher_device *d)
 
 	if (mknodat(dir, name, d->mode, d->number) < 0)
 		return errno == EEXIST ? 0 : -1;
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !is_as_wanted(&st, d))
-		return -1;
-	if (st.st_uid == d->uid && st.st_gid == d->gid)
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_as_wanted(&st, d) &&
+	    ((st.st_uid == d->uid && st.st_gid == d->gid) || own(dir, name, d) == 0))
 		return 0;
-	return own(dir, name, d);
+	/* As by the directory's ACL. Who comes next would take it for what it should be. */
+	unlinkat(dir, name, 0);
+	return -1;
 }
 
 static int make_link(int dir, const char *name, const char *to)

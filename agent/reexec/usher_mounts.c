@@ -117,12 +117,12 @@ static void mount_new(const struct usher_mount *m, struct mount_strings s, const
 	}
 	try(fchdir(target));
 	try(mount(s.source, ".", s.type, m->flags, s.data));
+	if (m->propagation) {
+		try(mounted = usher_open_mounted(root, s.target, target));
+		try(propagate(mounted, m->propagation));
+		close(mounted);
+	}
 	close(target);
-	if (!m->propagation)
-		return;
-	try(mounted = usher_open_mounted(root, s.target));
-	try(propagate(mounted, m->propagation));
-	close(mounted);
 }
 
 /* usher_mount_all makes the mounts in a root file system. */

@@ -56,7 +56,7 @@ char *usher_append_number(char *end, unsigned int n, unsigned int base);
 
 int usher_open_target(int root, const char *rootfs, const char *path, int how, int *made);
 int usher_open_directory(int root, const char *path);
-int usher_open_mounted(int root, const char *path);
+int usher_open_mounted(int root, const char *path, int target);
 
 /* usher_mounts.c, usher_devices.c, usher_masks.c: what is made in a container. */
 void usher_mount_all(const struct usher_parsed *r, int root, int status);

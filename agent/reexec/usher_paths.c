@@ -73,19 +73,29 @@ static int make_missing(int root, const char *path, int file, uint64_t resolve)
 	return -1;
 }
 
+/* where writes down where what is open is. */
+static int where(int fd, char *path)
+{
+	char link[32];
+	ssize_t n;
+
+	usher_append_number(usher_append(link, "/proc/self/fd/"), fd, 10);
+	n = readlink(link, path, SOME_PATH);
+	if (n < 0 || n >= SOME_PATH)
+		return -1;
+	path[n] = 0;
+	return 0;
+}
+
 /* is_allowed says whether something may be mounted on what links have led to: neither the
  * root nor anything of /proc is to be covered by what is not meant for it. */
 static int is_allowed(int fd, const char *rootfs)
 {
-	char link[32], path[SOME_PATH];
+	char path[SOME_PATH];
 	size_t len = strlen(rootfs);
-	ssize_t n;
 
-	usher_append_number(usher_append(link, "/proc/self/fd/"), fd, 10);
-	n = readlink(link, path, sizeof(path));
-	if (n < 0 || (size_t)n >= sizeof(path))
+	if (where(fd, path) < 0)
 		return 0;
-	path[n] = 0;
 	if (strncmp(path, rootfs, len) || path[len] != '/' || !path[len + 1])
 		return 0;
 	return strncmp(path + len, "/proc", 5) || (path[len + 5] && path[len + 5] != '/');
@@ -123,8 +133,18 @@ int usher_open_directory(int root, const char *path)
 	return fd;
 }
 
-/* usher_open_mounted opens what is mounted at a path. */
-int usher_open_mounted(int root, const char *path)
+/* usher_open_mounted opens what is mounted on a target, which the path led to: if somebody
+ * has changed a link on the way since, it does not. */
+int usher_open_mounted(int root, const char *path, int target)
 {
-	return open_in(root, path, 0, 0);
+	char before[SOME_PATH], now[SOME_PATH];
+	int fd = open_in(root, path, 0, 0);
+
+	if (fd < 0)
+		return -1;
+	if (where(target, before) == 0 && where(fd, now) == 0 && !strcmp(before, now))
+		return fd;
+	close(fd);
+	errno = EXDEV;
+	return -1;
 }
