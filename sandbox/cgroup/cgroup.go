@@ -44,8 +44,8 @@ type Group struct {
 	hierarchies []hierarchy
 	path        string // below each hierarchy's root
 
-	removing sync.Mutex // by one at a time, of those who may end a sandbox at once
-	claim    *os.File   // while the group is ours: see claim.go
+	ending sync.Mutex // of several who end a sandbox at once, one at a time
+	claim  *os.File   // while the group is ours: see claim.go
 }
 
 // New is the group that an OCI configuration's linux.cgroupsPath names, which may
@@ -167,11 +167,16 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Vacate moves whoever is in the group, which has been joined, to where New found the caller. Who is going to be
-// killed is to leave it before: a process that dies can not, and for as long as that
-// takes, which may be until the host's disk has taken what was mounted for it, the group
-// stays.
+// Vacate moves whoever is in the group, which has been joined, to where New found the
+// caller. Who is going to be killed is to leave it before: a process that dies can not,
+// and for as long as that takes, which may be until the host's disk has taken what was
+// mounted for it, the group stays. Once removed it may be another's, and is left to that.
 func (g *Group) Vacate() error {
+	g.ending.Lock()
+	defer g.ending.Unlock()
+	if g.claim == nil {
+		return nil
+	}
 	var errs []error
 	for _, h := range g.hierarchies {
 		if _, err := h.empty(g.path); err != nil {
@@ -188,8 +193,8 @@ func (g *Group) Vacate() error {
 func (g *Group) Remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTime)
 	defer cancel()
-	g.removing.Lock()
-	defer g.removing.Unlock()
+	g.ending.Lock()
+	defer g.ending.Unlock()
 	ours, err := g.inherit(ctx)
 	if err != nil {
 		return fmt.Errorf("removing the pod's cgroup: %w", err)

@@ -210,15 +210,43 @@ func TestJoinAndLeave(t *testing.T) {
 			checkDelegated(t, h, g.path)
 		}
 	}
-	if err := g.Vacate(); err != nil {
-		t.Error(err)
-	}
-	g.checkIn(t)
 	if err := j.end(); err != nil {
 		t.Fatal(err)
 	}
 	g.checkGone(t)
 	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestVacate empties a group, also when it has become another's.
+func TestVacate(t *testing.T) {
+	g := testGroup(t)
+	if err := g.awaitClaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range g.hierarchies {
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	putIn(t, g)
+	if err := g.Vacate(); err != nil {
+		t.Error(err)
+	}
+	g.checkIn(t)
+	if err := g.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	another := startJoiner(t, g.path, time.Second)
+	if word := another.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	if err := g.Vacate(); err != nil {
+		t.Error(err)
+	}
+	g.checkIn(t, another.Process.Pid)
+	if err := another.end(); err != nil {
 		t.Error(err)
 	}
 }
