@@ -126,7 +126,7 @@ func (g *Group) join(ctx context.Context) error {
 		return err
 	}
 	for _, h := range g.hierarchies[1:] {
-		if err := h.make(g.path); err != nil {
+		if err := h.awaitMake(ctx, g.path); err != nil {
 			return err
 		}
 	}
@@ -270,10 +270,10 @@ func (h hierarchy) remove(ctx context.Context, name string) error {
 // the group is gone.
 func (h hierarchy) empty(name string) (gone bool, err error) {
 	pids, err := h.processes(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
 	if err != nil {
+		if removed(err) {
+			return true, nil
+		}
 		return false, err
 	}
 	var errs []error
@@ -285,13 +285,10 @@ func (h hierarchy) empty(name string) (gone bool, err error) {
 	return false, errors.Join(errs...)
 }
 
-// processes are those in a group, which is an fs.ErrNotExist if another has removed it,
-// be it while it was being read.
+// processes are those in a group. If another has removed it, be it while it was being
+// read, the error is one of removed's.
 func (h hierarchy) processes(name string) ([]int, error) {
 	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
-	if errors.Is(err, unix.ENODEV) {
-		return nil, fs.ErrNotExist
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -305,6 +302,9 @@ func (h hierarchy) processes(name string) ([]int, error) {
 	}
 	return pids, nil
 }
+
+// removed tells by the error of what was done to a group that the group is not there.
+func removed(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
 func enter(dir string, pid int) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)

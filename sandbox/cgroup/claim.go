@@ -25,18 +25,28 @@ var errTaken = fmt.Errorf("another sandbox is in it: give each a linux.cgroupsPa
 // let it go: neither locks nor groups have events for that.
 func (g *Group) awaitClaim(ctx context.Context) error {
 	for {
-		if err := g.hierarchies[0].make(g.path); err != nil {
+		if err := g.hierarchies[0].awaitMake(ctx, g.path); err != nil {
 			return err
 		}
 		claimed, err := g.tryClaim()
 		if claimed {
 			return nil
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // who had it has removed it
+		if err != nil && !removed(err) { // who had it has removed it
 			return err
 		}
 		if !pause(ctx) {
 			return errTaken
+		}
+	}
+}
+
+// awaitMake makes the group in a hierarchy, again until ctx ends if another removes it, or
+// one that it is in, meanwhile.
+func (h hierarchy) awaitMake(ctx context.Context, name string) error {
+	for {
+		if err := h.make(name); err == nil || !removed(err) || !pause(ctx) {
+			return err
 		}
 	}
 }
@@ -122,7 +132,7 @@ func (g *Group) others() ([]string, error) {
 	var names []string
 	for _, h := range g.hierarchies {
 		pids, err := h.processes(g.path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !removed(err) {
 			return nil, err
 		}
 		for _, pid := range pids {

@@ -1,7 +1,12 @@
 package cgroup
 
 import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +56,29 @@ func TestJoinAwaitsTheEndOfAnother(t *testing.T) {
 		t.Error(err)
 	}
 	g.checkGone(t)
+}
+
+// TestAClaimIsTriedAgain removes what the group is made in, as who leaves it may, in a
+// made-up hierarchy.
+func TestAClaimIsTriedAgain(t *testing.T) {
+	h := hierarchy{mount: filepath.Join(t.TempDir(), "removed")}
+	g := &Group{hierarchies: []hierarchy{h}, path: "/pod"}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*removeInterval)
+	defer cancel()
+	if err := g.awaitClaim(ctx); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of what stays away: %v", err)
+	}
+	time.AfterFunc(5*removeInterval, func() {
+		if err := os.Mkdir(h.mount, 0o755); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := g.awaitClaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.release(); err != nil {
+		t.Error(err)
+	}
 }
 
 // putIn starts a process of somebody else's in the group.
