@@ -37,6 +37,8 @@ const (
 	// joinTime bounds the wait for another sandbox that leaves a group: as one with the
 	// same name may, which is made again at once.
 	joinTime = 10 * time.Second
+	// inheritTime bounds the wait for a claim that who is killed still has.
+	inheritTime = 2 * time.Second
 )
 
 // Group is a cgroup, in each hierarchy that this host has.
@@ -205,7 +207,7 @@ func (g *Group) Remove(ctx context.Context) error {
 	var errs []error
 	// The one that holds the claim last.
 	for _, h := range slices.Backward(g.hierarchies) {
-		if err := h.remove(ctx, g.path); err != nil {
+		if err := h.remove(ctx, g.path, g.claim != nil); err != nil {
 			errs = append(errs, fmt.Errorf("removing the pod's cgroup: %w", err))
 		}
 	}
@@ -243,16 +245,20 @@ func (h hierarchy) make(name string) error {
 	return nil
 }
 
-// remove empties a group and removes it. What was killed may take a moment to leave it,
+// remove removes a group, and empties it if it is claimed: one that is not may become
+// another's meanwhile, and is left to that. What was killed may take a moment to leave it,
 // during which it can neither be moved nor is the group empty: version 1 has no event
 // for the end of that.
-func (h hierarchy) remove(ctx context.Context, name string) error {
+func (h hierarchy) remove(ctx context.Context, name string, claimed bool) error {
 	for {
-		gone, err := h.empty(name)
-		if gone || err != nil {
+		if claimed {
+			if gone, err := h.empty(name); gone || err != nil {
+				return err
+			}
+		} else if others, err := h.others(name); len(others) > 0 || err != nil {
 			return err
 		}
-		err = unix.Rmdir(h.dir(name))
+		err := unix.Rmdir(h.dir(name))
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

@@ -89,14 +89,18 @@ func (g *Group) release() error {
 	return err
 }
 
-// inherit claims the group for who is to remove it, and says whether it could: not if
-// somebody lives in it who has claimed it meanwhile. It waits until ctx ends for a shim
-// that is being killed.
+// inherit claims the group for who is to remove it, and says whether that may be done: not
+// if somebody lives in it who has claimed it meanwhile. It waits for a shim that is being
+// killed, which may keep its claim until the host's disk lets it die. Who else claims a
+// group is in it at once, so that one in which nobody is seen to live may be removed
+// without the claim; as may what is left of one in other hierarchies than the first.
 func (g *Group) inherit(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, inheritTime)
+	defer cancel()
 	for g.claim == nil {
 		claimed, err := g.tryClaim()
-		if claimed || errors.Is(err, fs.ErrNotExist) {
-			return true, nil // also to remove what is left in other hierarchies
+		if claimed || removed(err) {
+			break
 		}
 		if err != nil {
 			return false, err
@@ -106,7 +110,7 @@ func (g *Group) inherit(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if !pause(ctx) {
-			return false, errTaken
+			break
 		}
 	}
 	return true, nil
@@ -131,15 +135,28 @@ func (g *Group) awaitOthers(ctx context.Context) error {
 func (g *Group) others() ([]string, error) {
 	var names []string
 	for _, h := range g.hierarchies {
-		pids, err := h.processes(g.path)
-		if err != nil && !removed(err) {
+		found, err := h.others(g.path)
+		if err != nil {
 			return nil, err
 		}
-		for _, pid := range pids {
-			name, lives := look(pid)
-			if lives && pid != os.Getpid() && !slices.Contains(names, name) {
+		for _, name := range found {
+			if !slices.Contains(names, name) {
 				names = append(names, name)
 			}
+		}
+	}
+	return names, nil
+}
+
+func (h hierarchy) others(group string) ([]string, error) {
+	pids, err := h.processes(group)
+	if err != nil && !removed(err) {
+		return nil, err
+	}
+	var names []string
+	for _, pid := range pids {
+		if name, lives := look(pid); lives && pid != os.Getpid() {
+			names = append(names, name)
 		}
 	}
 	return names, nil
