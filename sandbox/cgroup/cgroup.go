@@ -181,8 +181,21 @@ func (g *Group) Vacate() error {
 	}
 	var errs []error
 	for _, h := range g.hierarchies {
-		if _, err := h.empty(g.path); err != nil {
+		if _, err := h.empty(g.path, everyone); err != nil {
 			errs = append(errs, fmt.Errorf("emptying the pod's cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// MoveOut moves those of some processes that are in the group, and those in it that they
+// have started, to where New found the caller. It is for who is going to kill them and has
+// not joined: see Vacate.
+func (g *Group) MoveOut(pids []int) error {
+	var errs []error
+	for _, h := range g.hierarchies {
+		if _, err := h.empty(g.path, func(pid int) bool { return descends(pid, pids) }); err != nil {
+			errs = append(errs, fmt.Errorf("moving processes out of the pod's cgroup: %w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -252,7 +265,7 @@ func (h hierarchy) make(name string) error {
 func (h hierarchy) remove(ctx context.Context, name string, claimed bool) error {
 	for {
 		if claimed {
-			if gone, err := h.empty(name); gone || err != nil {
+			if gone, err := h.empty(name, everyone); gone || err != nil {
 				return err
 			}
 		} else if others, err := h.others(name); len(others) > 0 || err != nil {
@@ -272,9 +285,9 @@ func (h hierarchy) remove(ctx context.Context, name string, claimed bool) error 
 	}
 }
 
-// empty moves whoever is in a group to where New found the caller, and reports whether
-// the group is gone.
-func (h hierarchy) empty(name string) (gone bool, err error) {
+// empty moves those in a group who are to leave it to where New found the caller, and
+// reports whether the group is gone.
+func (h hierarchy) empty(name string, leaves func(pid int) bool) (gone bool, err error) {
 	pids, err := h.processes(name)
 	if err != nil {
 		if removed(err) {
@@ -284,12 +297,17 @@ func (h hierarchy) empty(name string) (gone bool, err error) {
 	}
 	var errs []error
 	for _, pid := range pids {
+		if !leaves(pid) {
+			continue
+		}
 		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
 	}
 	return false, errors.Join(errs...)
 }
+
+func everyone(int) bool { return true }
 
 // processes are those in a group. If another has removed it, be it while it was being
 // read, the error is one of removed's.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 func TestExpand(t *testing.T) {
@@ -249,6 +250,39 @@ func TestVacate(t *testing.T) {
 	if err := another.end(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestMoveOut moves out a process and its child, and not who is in the group with them.
+func TestMoveOut(t *testing.T) {
+	g := testGroup(t)
+	for _, h := range g.hierarchies {
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := putIn(t, g)
+	parent := exec.Command("sh", "-c", "sleep 100 & echo $!; wait")
+	stdout, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Wait()
+	defer parent.Process.Kill()
+	var child int
+	if _, err := fmt.Fscan(stdout, &child); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(child, unix.SIGKILL)
+	if err := errors.Join(g.Add(parent.Process.Pid), g.Add(child)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.MoveOut([]int{parent.Process.Pid}); err != nil {
+		t.Error(err)
+	}
+	g.checkIn(t, other.Process.Pid)
 }
 
 // checkDelegated says what the hierarchy has to account for a pod and a group has not.

@@ -197,7 +197,7 @@ func TestWhatIsNotClaimedIsNotEmptied(t *testing.T) {
 	}
 	rest.checkIn(t, other.Process.Pid)
 	for _, h := range rest.hierarchies {
-		if _, err := h.empty(g.path); err != nil {
+		if _, err := h.empty(g.path, everyone); err != nil {
 			t.Error(err)
 		}
 	}
