@@ -153,7 +153,7 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 	}
 	group, gerr := groupOfSandbox(d)
 	if group != nil {
-		gerr = moveHere(hs)
+		gerr = moveOut(group, hs)
 	}
 	err = errors.Join(err, gerr)
 	dying, cancel := context.WithTimeout(ctx, dyingTimeout)
@@ -170,19 +170,15 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 	return errors.Join(err, d.remove())
 }
 
-// moveHere moves processes that are to be killed out of their sandbox's cgroup, which can
-// not be removed for as long as they die in it.
-func moveHere(hs []*record.Handle) error {
-	here, err := cgroup.Here()
-	if err != nil {
-		return err
-	}
+// moveOut moves processes that are to be killed out of their sandbox's cgroup, which can
+// not be removed for as long as they die in it; and those that end with them, as the one
+// of virtiofsd that has its mounts.
+func moveOut(group *cgroup.Group, hs []*record.Handle) error {
+	var pids []int
 	for _, h := range hs {
-		if eerr := here.Enter(h.Process.PID); eerr != nil && !errors.Is(eerr, unix.ESRCH) {
-			err = errors.Join(err, eerr)
-		}
+		pids = append(pids, h.Process.PID)
 	}
-	return err
+	return group.MoveOut(pids)
 }
 
 // groupOfSandbox is the cgroup of a sandbox, or nil.

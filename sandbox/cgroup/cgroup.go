@@ -37,6 +37,8 @@ const (
 	// joinTime bounds the wait for another sandbox that leaves a group: as one with the
 	// same name may, which is made again at once.
 	joinTime = 10 * time.Second
+	// inheritTime bounds the wait for a claim that who is killed still has.
+	inheritTime = 2 * time.Second
 )
 
 // Group is a cgroup, in each hierarchy that this host has.
@@ -44,8 +46,8 @@ type Group struct {
 	hierarchies []hierarchy
 	path        string // below each hierarchy's root
 
-	removing sync.Mutex // by one at a time, of those who may end a sandbox at once
-	claim    *os.File   // while the group is ours: see claim.go
+	ending sync.Mutex // of several who end a sandbox at once, one at a time
+	claim  *os.File   // while the group is ours: see claim.go
 }
 
 // New is the group that an OCI configuration's linux.cgroupsPath names, which may
@@ -126,7 +128,7 @@ func (g *Group) join(ctx context.Context) error {
 		return err
 	}
 	for _, h := range g.hierarchies[1:] {
-		if err := h.make(g.path); err != nil {
+		if err := h.awaitMake(ctx, g.path); err != nil {
 			return err
 		}
 	}
@@ -167,15 +169,33 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Vacate moves whoever is in the group, which has been joined, to where New found the caller. Who is going to be
-// killed is to leave it before: a process that dies can not, and for as long as that
-// takes, which may be until the host's disk has taken what was mounted for it, the group
-// stays.
+// Vacate moves whoever is in the group, which has been joined, to where New found the
+// caller. Who is going to be killed is to leave it before: a process that dies can not,
+// and for as long as that takes, which may be until the host's disk has taken what was
+// mounted for it, the group stays. Once removed it may be another's, and is left to that.
 func (g *Group) Vacate() error {
+	g.ending.Lock()
+	defer g.ending.Unlock()
+	if g.claim == nil {
+		return nil
+	}
 	var errs []error
 	for _, h := range g.hierarchies {
-		if _, err := h.empty(g.path); err != nil {
+		if _, err := h.empty(g.path, everyone); err != nil {
 			errs = append(errs, fmt.Errorf("emptying the pod's cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// MoveOut moves those of some processes that are in the group, and those in it that they
+// have started, to where New found the caller. It is for who is going to kill them and has
+// not joined: see Vacate.
+func (g *Group) MoveOut(pids []int) error {
+	var errs []error
+	for _, h := range g.hierarchies {
+		if _, err := h.empty(g.path, func(pid int) bool { return descends(pid, pids) }); err != nil {
+			errs = append(errs, fmt.Errorf("moving processes out of the pod's cgroup: %w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -188,8 +208,8 @@ func (g *Group) Vacate() error {
 func (g *Group) Remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTime)
 	defer cancel()
-	g.removing.Lock()
-	defer g.removing.Unlock()
+	g.ending.Lock()
+	defer g.ending.Unlock()
 	ours, err := g.inherit(ctx)
 	if err != nil {
 		return fmt.Errorf("removing the pod's cgroup: %w", err)
@@ -200,7 +220,7 @@ func (g *Group) Remove(ctx context.Context) error {
 	var errs []error
 	// The one that holds the claim last.
 	for _, h := range slices.Backward(g.hierarchies) {
-		if err := h.remove(ctx, g.path); err != nil {
+		if err := h.remove(ctx, g.path, g.claim != nil); err != nil {
 			errs = append(errs, fmt.Errorf("removing the pod's cgroup: %w", err))
 		}
 	}
@@ -238,16 +258,20 @@ func (h hierarchy) make(name string) error {
 	return nil
 }
 
-// remove empties a group and removes it. What was killed may take a moment to leave it,
+// remove removes a group, and empties it if it is claimed: one that is not may become
+// another's meanwhile, and is left to that. What was killed may take a moment to leave it,
 // during which it can neither be moved nor is the group empty: version 1 has no event
 // for the end of that.
-func (h hierarchy) remove(ctx context.Context, name string) error {
+func (h hierarchy) remove(ctx context.Context, name string, claimed bool) error {
 	for {
-		gone, err := h.empty(name)
-		if gone || err != nil {
+		if claimed {
+			if gone, err := h.empty(name, everyone); gone || err != nil {
+				return err
+			}
+		} else if others, err := h.others(name); len(others) > 0 || err != nil {
 			return err
 		}
-		err = unix.Rmdir(h.dir(name))
+		err := unix.Rmdir(h.dir(name))
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -261,18 +285,21 @@ func (h hierarchy) remove(ctx context.Context, name string) error {
 	}
 }
 
-// empty moves whoever is in a group to where New found the caller, and reports whether
-// the group is gone.
-func (h hierarchy) empty(name string) (gone bool, err error) {
+// empty moves those in a group who are to leave it to where New found the caller, and
+// reports whether the group is gone.
+func (h hierarchy) empty(name string, leaves func(pid int) bool) (gone bool, err error) {
 	pids, err := h.processes(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
 	if err != nil {
+		if removed(err) {
+			return true, nil
+		}
 		return false, err
 	}
 	var errs []error
 	for _, pid := range pids {
+		if !leaves(pid) {
+			continue
+		}
 		if err := enter(h.dir(h.home), pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
@@ -280,13 +307,12 @@ func (h hierarchy) empty(name string) (gone bool, err error) {
 	return false, errors.Join(errs...)
 }
 
-// processes are those in a group, which is an fs.ErrNotExist if another has removed it,
-// be it while it was being read.
+func everyone(int) bool { return true }
+
+// processes are those in a group. If another has removed it, be it while it was being
+// read, the error is one of removed's.
 func (h hierarchy) processes(name string) ([]int, error) {
 	procs, err := os.ReadFile(filepath.Join(h.dir(name), "cgroup.procs"))
-	if errors.Is(err, unix.ENODEV) {
-		return nil, fs.ErrNotExist
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -300,6 +326,9 @@ func (h hierarchy) processes(name string) ([]int, error) {
 	}
 	return pids, nil
 }
+
+// removed tells by the error of what was done to a group that the group is not there.
+func removed(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
 func enter(dir string, pid int) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)

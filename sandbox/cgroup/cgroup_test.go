@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 func TestExpand(t *testing.T) {
@@ -210,10 +211,6 @@ func TestJoinAndLeave(t *testing.T) {
 			checkDelegated(t, h, g.path)
 		}
 	}
-	if err := g.Vacate(); err != nil {
-		t.Error(err)
-	}
-	g.checkIn(t)
 	if err := j.end(); err != nil {
 		t.Fatal(err)
 	}
@@ -221,6 +218,71 @@ func TestJoinAndLeave(t *testing.T) {
 	if err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestVacate empties a group, also when it has become another's.
+func TestVacate(t *testing.T) {
+	g := testGroup(t)
+	if err := g.awaitClaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range g.hierarchies {
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	putIn(t, g)
+	if err := g.Vacate(); err != nil {
+		t.Error(err)
+	}
+	g.checkIn(t)
+	if err := g.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	another := startJoiner(t, g.path, time.Second)
+	if word := another.word(); word != "<nil>" {
+		t.Fatal(word)
+	}
+	if err := g.Vacate(); err != nil {
+		t.Error(err)
+	}
+	g.checkIn(t, another.Process.Pid)
+	if err := another.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMoveOut moves out a process and its child, and not who is in the group with them.
+func TestMoveOut(t *testing.T) {
+	g := testGroup(t)
+	for _, h := range g.hierarchies {
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := putIn(t, g)
+	parent := exec.Command("sh", "-c", "sleep 100 & echo $!; wait")
+	stdout, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Wait()
+	defer parent.Process.Kill()
+	var child int
+	if _, err := fmt.Fscan(stdout, &child); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(child, unix.SIGKILL)
+	if err := errors.Join(g.Add(parent.Process.Pid), g.Add(child)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.MoveOut([]int{parent.Process.Pid}); err != nil {
+		t.Error(err)
+	}
+	g.checkIn(t, other.Process.Pid)
 }
 
 // checkDelegated says what the hierarchy has to account for a pod and a group has not.

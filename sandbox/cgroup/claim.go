@@ -25,18 +25,28 @@ var errTaken = fmt.Errorf("another sandbox is in it: give each a linux.cgroupsPa
 // let it go: neither locks nor groups have events for that.
 func (g *Group) awaitClaim(ctx context.Context) error {
 	for {
-		if err := g.hierarchies[0].make(g.path); err != nil {
+		if err := g.hierarchies[0].awaitMake(ctx, g.path); err != nil {
 			return err
 		}
 		claimed, err := g.tryClaim()
 		if claimed {
 			return nil
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // who had it has removed it
+		if err != nil && !removed(err) { // who had it has removed it
 			return err
 		}
 		if !pause(ctx) {
 			return errTaken
+		}
+	}
+}
+
+// awaitMake makes the group in a hierarchy, again until ctx ends if another removes it, or
+// one that it is in, meanwhile.
+func (h hierarchy) awaitMake(ctx context.Context, name string) error {
+	for {
+		if err := h.make(name); err == nil || !removed(err) || !pause(ctx) {
+			return err
 		}
 	}
 }
@@ -79,14 +89,18 @@ func (g *Group) release() error {
 	return err
 }
 
-// inherit claims the group for who is to remove it, and says whether it could: not if
-// somebody lives in it who has claimed it meanwhile. It waits until ctx ends for a shim
-// that is being killed.
+// inherit claims the group for who is to remove it, and says whether that may be done: not
+// if somebody lives in it who has claimed it meanwhile. It waits for a shim that is being
+// killed, which may keep its claim until the host's disk lets it die. Who else claims a
+// group is in it at once, so that one in which nobody is seen to live may be removed
+// without the claim; as may what is left of one in other hierarchies than the first.
 func (g *Group) inherit(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, inheritTime)
+	defer cancel()
 	for g.claim == nil {
 		claimed, err := g.tryClaim()
-		if claimed || errors.Is(err, fs.ErrNotExist) {
-			return true, nil // also to remove what is left in other hierarchies
+		if claimed || removed(err) {
+			break
 		}
 		if err != nil {
 			return false, err
@@ -96,7 +110,7 @@ func (g *Group) inherit(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if !pause(ctx) {
-			return false, errTaken
+			break
 		}
 	}
 	return true, nil
@@ -121,15 +135,28 @@ func (g *Group) awaitOthers(ctx context.Context) error {
 func (g *Group) others() ([]string, error) {
 	var names []string
 	for _, h := range g.hierarchies {
-		pids, err := h.processes(g.path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		found, err := h.others(g.path)
+		if err != nil {
 			return nil, err
 		}
-		for _, pid := range pids {
-			name, lives := look(pid)
-			if lives && pid != os.Getpid() && !slices.Contains(names, name) {
+		for _, name := range found {
+			if !slices.Contains(names, name) {
 				names = append(names, name)
 			}
+		}
+	}
+	return names, nil
+}
+
+func (h hierarchy) others(group string) ([]string, error) {
+	pids, err := h.processes(group)
+	if err != nil && !removed(err) {
+		return nil, err
+	}
+	var names []string
+	for _, pid := range pids {
+		if name, lives := look(pid); lives && pid != os.Getpid() {
+			names = append(names, name)
 		}
 	}
 	return names, nil

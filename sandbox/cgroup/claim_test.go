@@ -1,7 +1,12 @@
 package cgroup
 
 import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,6 +58,29 @@ func TestJoinAwaitsTheEndOfAnother(t *testing.T) {
 	g.checkGone(t)
 }
 
+// TestAClaimIsTriedAgain removes what the group is made in, as who leaves it may, in a
+// made-up hierarchy.
+func TestAClaimIsTriedAgain(t *testing.T) {
+	h := hierarchy{mount: filepath.Join(t.TempDir(), "removed")}
+	g := &Group{hierarchies: []hierarchy{h}, path: "/pod"}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*removeInterval)
+	defer cancel()
+	if err := g.awaitClaim(ctx); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of what stays away: %v", err)
+	}
+	time.AfterFunc(5*removeInterval, func() {
+		if err := os.Mkdir(h.mount, 0o755); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := g.awaitClaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.release(); err != nil {
+		t.Error(err)
+	}
+}
+
 // putIn starts a process of somebody else's in the group.
 func putIn(t *testing.T, g *Group) *exec.Cmd {
 	t.Helper()
@@ -64,7 +92,7 @@ func putIn(t *testing.T, g *Group) *exec.Cmd {
 		sleep.Process.Kill()
 		sleep.Wait()
 		for _, h := range g.hierarchies {
-			if err := h.remove(t.Context(), g.path); err != nil {
+			if err := h.remove(t.Context(), g.path, true); err != nil {
 				t.Log(err) // of a context that has ended: it was moved out, or never there
 			}
 		}
@@ -128,6 +156,55 @@ func TestWhatAKilledShimLeavesIsRemoved(t *testing.T) {
 	if _, lives := look(left.Process.Pid); !lives {
 		t.Error("it is killed")
 	}
+}
+
+// TestAClaimOfNobodyInTheGroupDelaysItsRemoval has the group of a shim that was killed and
+// moved out, and does not die.
+func TestAClaimOfNobodyInTheGroupDelaysItsRemoval(t *testing.T) {
+	g := testGroup(t)
+	dying := &Group{hierarchies: g.hierarchies, path: g.path}
+	if err := dying.awaitClaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer dying.release()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*removeInterval)
+	defer cancel()
+	if err := g.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+	if ctx.Err() == nil {
+		t.Error("it was not waited for")
+	}
+	g.checkGone(t)
+}
+
+// TestWhatIsNotClaimedIsNotEmptied removes a group that is no more in the first hierarchy,
+// and is another's in the next: as one may be that has joined meanwhile.
+func TestWhatIsNotClaimedIsNotEmptied(t *testing.T) {
+	g := testGroup(t)
+	if len(g.hierarchies) < 2 {
+		t.Skip("this host has one hierarchy only")
+	}
+	rest := &Group{hierarchies: g.hierarchies[1:], path: g.path}
+	for _, h := range rest.hierarchies {
+		if err := h.make(g.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := putIn(t, rest)
+	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	rest.checkIn(t, other.Process.Pid)
+	for _, h := range rest.hierarchies {
+		if _, err := h.empty(g.path, everyone); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := g.Remove(t.Context()); err != nil {
+		t.Errorf("when it is empty: %v", err)
+	}
+	g.checkGone(t)
 }
 
 // TestSeveralRemoveAGroup ends a sandbox twice at once.

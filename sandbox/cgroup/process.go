@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,20 @@ func look(pid int) (name string, lives bool) {
 		return name, false
 	}
 	return name + " " + field(string(status), "Name"), !dying(string(status), string(stat))
+}
+
+// descends says whether a process is one of some, or was started by one that is, be it
+// through others.
+func descends(pid int, from []int) bool {
+	for pid > 1 {
+		if slices.Contains(from, pid) {
+			return true
+		}
+		// Of one that is gone it is empty, and the parent 0.
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		pid, _ = strconv.Atoi(field(string(status), "PPid"))
+	}
+	return false
 }
 
 // dying tells by a process's files in /proc that it will never do anything again, though
