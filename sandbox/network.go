@@ -34,7 +34,8 @@ type slots interface {
 
 // guestNetwork keeps the guest's network what the sandbox's namespace on the host
 // has: for each interface there a card here, with the same name, addresses and
-// routes. Whoever needs it to be so calls sync; what changes later is followed.
+// routes. Whoever needs it to be so calls sync; what changes later is followed, and who
+// follows it takes from the guest the cards that nobody wants any more.
 type guestNetwork struct {
 	log    *log.Entry
 	ns     *network.Namespace
@@ -45,7 +46,9 @@ type guestNetwork struct {
 	tell    func(context.Context, *agentv1.SetNetworkRequest) error
 	closing chan struct{} // closed when nothing is to be changed any more
 	// turn is taken by the one who changes anything, and guards what follows.
-	turn    chan struct{}
+	turn chan struct{}
+	// giveWay is heard by whoever has the turn for what nobody waits for.
+	giveWay chan struct{}
 	cards   map[string]*card // by MAC address
 	applied virtcontainers.Network
 	next    int
@@ -108,38 +111,21 @@ func openGuestNetwork(path string, log *log.Entry) (*guestNetwork, error) {
 		turn:  make(chan struct{}, 1),
 		cards: make(map[string]*card),
 
+		giveWay: make(chan struct{}),
 		closing: make(chan struct{}),
 	}, nil
-}
-
-// follow brings every later change to the guest, until ctx ends.
-func (n *guestNetwork) follow(ctx context.Context) {
-	err := n.ns.Follow(ctx, func(virtcontainers.Network) {
-		ctx, cancel := context.WithTimeout(ctx, networkTimeout)
-		defer cancel()
-		if err := n.sync(ctx); err != nil && ctx.Err() == nil {
-			n.log.WithError(err).Warn("the sandbox's network has changed, and the guest's could not follow")
-		}
-	})
-	if err != nil && ctx.Err() == nil {
-		n.log.WithError(err).Error("the sandbox's network is followed no more")
-	}
 }
 
 // networkTimeout bounds one change of the guest's network.
 const networkTimeout = 30 * time.Second
 
-// sync makes the guest's network what the namespace has now. It costs little when
-// nothing has changed.
+// sync gives the guest what the namespace has now. It costs little when nothing has
+// changed. A card that nobody wants any more is not waited for.
 func (n *guestNetwork) sync(ctx context.Context) error {
-	select {
-	case n.turn <- struct{}{}:
-		defer func() { <-n.turn }()
-	case <-n.closing:
-		return fmt.Errorf("setting up the guest's network: its machine has ended: %w", errdefs.ErrUnavailable)
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for an earlier change of the network: %w", ctx.Err())
+	if err := n.takeTurn(ctx); err != nil {
+		return err
 	}
+	defer n.endTurn()
 	now, err := n.read()
 	if err != nil {
 		return err
@@ -156,18 +142,72 @@ func (n *guestNetwork) sync(ctx context.Context) error {
 	return nil
 }
 
-// apply makes the guest's network what is given, as far as that goes: an interface that
-// the guest cannot have, and a card that it does not let go of, keep nothing else from it.
+// takeTurn waits for those who change the network before, and has whoever only tidies up
+// give way.
+func (n *guestNetwork) takeTurn(ctx context.Context) error {
+	for {
+		select {
+		case n.turn <- struct{}{}:
+			return nil
+		case n.giveWay <- struct{}{}:
+		case <-n.closing:
+			return fmt.Errorf("setting up the guest's network: its machine has ended: %w", errdefs.ErrUnavailable)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for an earlier change of the network: %w", ctx.Err())
+		}
+	}
+}
+
+func (n *guestNetwork) endTurn() { <-n.turn }
+
+// apply gives the guest what is given, as far as that goes: an interface that the guest
+// cannot have, and a card that it does not let go of, keep nothing else from it.
 func (n *guestNetwork) apply(ctx context.Context, now virtcontainers.Network) error {
-	// What was replaced by something with its address, or has another address.
-	bars := func(c *card) bool { return slices.ContainsFunc(now.Interfaces, c.bars) }
-	errs := []error{n.unplug(ctx, now, bars), n.plug(ctx, now)}
+	errs := []error{n.unplug(ctx, now, barsAny(now)), n.plug(ctx, now)}
 	had := without(now, func(i virtcontainers.Interface) bool { return n.cardOf(i) == nil })
 	if err := n.tell(ctx, networkRequest(had)); err != nil {
 		errs = append(errs, fmt.Errorf("setting up the guest's network: %w", err))
 	}
-	errs = append(errs, n.unplug(ctx, now, func(c *card) bool { return !bars(c) }))
 	return errors.Join(errs...)
+}
+
+// barsAny says of a card whether it bars any interface: it was replaced by something with
+// its address, or that has another address.
+func barsAny(now virtcontainers.Network) func(*card) bool {
+	return func(c *card) bool { return slices.ContainsFunc(now.Interfaces, c.bars) }
+}
+
+// errGaveWay says that tidying up is not done, as somebody had need of the turn.
+var errGaveWay = errors.New("gave way to a change of the network")
+
+// tidy takes from the guest the cards whose interfaces are gone. It gives way to whoever
+// changes the network.
+func (n *guestNetwork) tidy(ctx context.Context) error {
+	if err := n.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer n.endTurn()
+	now, err := n.ns.Read()
+	if err != nil {
+		return fmt.Errorf("reading the sandbox's network: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		select {
+		case <-n.giveWay:
+			cancel(errGaveWay)
+		case <-ctx.Done():
+		}
+	})
+	defer listening.Wait()
+	defer cancel(nil)
+	bars := barsAny(now)
+	err = n.unplug(ctx, now, func(c *card) bool { return !bars(c) })
+	if err != nil && errors.Is(context.Cause(ctx), errGaveWay) {
+		return errGaveWay
+	}
+	return err
 }
 
 // cardOf is an interface's card, or nil.

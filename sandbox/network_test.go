@@ -30,6 +30,7 @@ type stubborn struct {
 	mu           sync.Mutex
 	has          map[string]string // MAC addresses by the cards' ids
 	refuse, hang map[string]bool
+	asked        int // to let go
 }
 
 var errStubborn = errors.New("no")
@@ -53,6 +54,7 @@ func (s *stubborn) DetachNIC(ctx context.Context, id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.asked++
 	if s.refuse[s.has[id]] || ctx.Err() != nil {
 		return errors.Join(errStubborn, ctx.Err())
 	}
@@ -148,7 +150,7 @@ func (n *networkTest) check(t *testing.T, when string, fails, cards, told string
 
 func (n *networkTest) checkIn(t *testing.T, ctx context.Context, when string, fails, cards, told string) {
 	t.Helper()
-	err := n.sync(ctx)
+	err := n.settle(ctx)
 	for name := range strings.FieldsSeq(fails) {
 		if err == nil || !strings.Contains(err.Error(), "interface "+name+" ") || !errors.Is(err, errStubborn) {
 			t.Errorf("%s: the failure does not tell of %s: %v", when, name, err)

@@ -57,3 +57,10 @@ func openLog(id string, debug bool) error {
 	log.L.Logger.SetOutput(&pacedLog{out: fifoLog(fd), room: logBurst, last: time.Now()})
 	return nil
 }
+
+// closeLog ends the log: what was left out of it last is told.
+func closeLog() {
+	if l, ok := log.L.Logger.Out.(*pacedLog); ok {
+		_ = l.end() // where else to say so
+	}
+}

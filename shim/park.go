@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyperhq/hyper/config"
@@ -70,6 +71,7 @@ type parking struct {
 	place      *pool.Place
 	machine    *sandbox.Parked
 	claimed    func() // is called when signals are the server's
+	trouble    error  // with the pool alone, to be told when there is a log
 }
 
 // look reads the configuration as it is now, and gives the key that a start would look
@@ -96,7 +98,7 @@ func (p *parking) run(ctx context.Context, c *config.Config) error {
 	}
 	claim, socket, c, err := p.wait(ctx, limitsOf(c).Window)
 	if err != nil {
-		return errors.Join(p.machine.Kill(context.Background()), p.place.Leave())
+		return p.machine.Kill(context.Background())
 	}
 	p.claimed()
 	go p.machine.Wake() // ends by its deadline; the sandbox waits for it
@@ -104,7 +106,7 @@ func (p *parking) run(ctx context.Context, c *config.Config) error {
 	if err := os.Rename(p.place.Dir(), runDir(claim.RunDir).sandbox()); err != nil {
 		return errors.Join(fmt.Errorf("take the machine's directory along: %w", err), p.machine.Kill(context.Background()))
 	}
-	return errors.Join(p.place.Leave(), p.serve(claim, socket, c))
+	return p.serve(claim, socket, c)
 }
 
 // make makes the machine, out of the others' way, and writes it down.
@@ -120,9 +122,11 @@ func (p *parking) make(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.record(), p.place.Made(time.Since(begin))); err != nil {
+	took := time.Since(begin)
+	if err := p.record(); err != nil {
 		return errors.Join(err, p.machine.Kill(context.WithoutCancel(ctx)))
 	}
+	p.trouble = p.place.Made(took) // the machine is as good
 	return nil
 }
 
@@ -189,6 +193,11 @@ func (p *parking) serve(claim *pool.Claim, socket *os.File, c *config.Config) (e
 	if err != nil {
 		// The pod finds nobody, and delete removes the rest.
 		return err
+	}
+	// The pod does not wait for others in the pool: its next start, or our end, removes the
+	// rest.
+	if err := errors.Join(p.trouble, p.place.Release()); err != nil {
+		log.L.WithError(err).Warn("what the pool knows of the pod's machine is not true")
 	}
 	i := invocation{
 		Namespace: claim.Namespace, ID: claim.ID, Address: claim.Address, Debug: claim.Debug, RunDir: claim.RunDir,

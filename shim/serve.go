@@ -61,6 +61,7 @@ func serve(i invocation) error {
 
 // runServer serves until the sandbox has ended.
 func runServer(l *net.UnixListener, o *opener) error {
+	defer closeLog()
 	s := newServer(l, o)
 	err := s.run()
 	o.refills.Wait()

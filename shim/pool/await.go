@@ -21,7 +21,7 @@ type Listener struct {
 func (p *Place) Listen() (*Listener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.socket(), Net: "unix"})
 	if err == nil {
-		l.SetUnlinkOnClose(false) // the place removes it, under the lock
+		l.SetUnlinkOnClose(false) // the place removes it, under its lock
 		if err = os.Chmod(p.socket(), 0o600); err != nil {
 			err = errors.Join(err, l.Close())
 		}

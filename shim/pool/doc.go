@@ -14,6 +14,6 @@
 //	             └── idle, told to end, of no more use ──▶ left
 //
 // Nobody owns the pool. Each who waits owns its machine, which the kernel ends with it.
-// What one that was killed has left is removed by the next who looks, under the lock of
-// the pool's directory, which nobody holds for long.
+// What one that was killed or claimed has left is removed by the next who looks, under the
+// lock of the pool's directory, which nobody holds for long, and for which no pod waits.
 package pool

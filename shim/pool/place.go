@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,14 +20,16 @@ type Place struct {
 	pool   *Pool
 	key    string
 	window time.Duration
-	file   *os.File // whose lock is held
+	path   string
+	file   *os.File // of the path, whose lock is held; nil when the place is released
+	left   bool
 }
 
 // Dir is a private directory for the machine's files. Who takes it away to keep it does
-// so before the place is left.
-func (p *Place) Dir() string { return p.file.Name() + dirExt }
+// so before the place is released.
+func (p *Place) Dir() string { return p.path + dirExt }
 
-func (p *Place) socket() string { return p.file.Name() + socketExt }
+func (p *Place) socket() string { return p.path + socketExt }
 
 // Record writes down who waits: its processes, for whoever finds that it was killed.
 func (p *Place) Record(processes []record.Process) error {
@@ -67,18 +70,42 @@ func (p *Place) note(change func(*history)) error {
 	return h.write(file)
 }
 
-// Leave gives the place up, and with it what has no more use of its key. It may be
+// Release gives the place up without a wait for others: what is left of it, they or
+// Leave remove. The processes that were recorded are nobody's to end any more. It may be
 // called again.
-func (p *Place) Leave() error {
+func (p *Place) Release() error {
 	if p.file == nil {
 		return nil
+	}
+	// As long as the lock is held, nobody else touches these. The place itself can go only
+	// under the pool's lock: another may be about to take it.
+	err := errors.Join(os.RemoveAll(p.socket()), os.RemoveAll(p.Dir()))
+	if terr := p.file.Truncate(0); terr != nil {
+		// Who finds the record without a lock ends the processes.
+		return errors.Join(fmt.Errorf("leave a place in the pool: %w", terr), err)
+	}
+	err = errors.Join(err, p.file.Close())
+	p.file = nil
+	return err
+}
+
+// Leave gives the place up, and removes it with what has no more use of its key. It may
+// be called again, and should be when it fails.
+func (p *Place) Leave() error {
+	if p.left {
+		return nil
+	}
+	if err := p.Release(); err != nil {
+		return err
 	}
 	unlock, err := p.pool.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	err = errors.Join(removePlace(p.file.Name()), p.file.Close())
-	p.file = nil
+	p.left = true
+	if _, err = sweepPlaceLocked(p.path); errors.Is(err, fs.ErrNotExist) {
+		err = nil // others have removed all
+	}
 	return errors.Join(err, p.pool.forgetLocked(p.key, p.window))
 }

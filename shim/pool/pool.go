@@ -112,7 +112,7 @@ func (p *Pool) Take(key string, l Limits) (*Place, error) {
 		if f == nil {
 			continue
 		}
-		place := &Place{pool: p, key: key, window: l.Window, file: f}
+		place := &Place{pool: p, key: key, window: l.Window, path: f.Name(), file: f}
 		if err := os.Mkdir(place.Dir(), 0o711); err != nil {
 			return nil, errors.Join(fmt.Errorf("take a place in the pool: %w", err), removePlace(f.Name()), f.Close())
 		}
@@ -152,18 +152,22 @@ func (p *Pool) sweepLocked(key string) (waiting int, err error) {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
 			continue // no place
 		}
-		path := filepath.Join(p.home(key), e.Name())
-		f, err := takeFile(path)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case f == nil:
+		waits, err := sweepPlaceLocked(filepath.Join(p.home(key), e.Name()))
+		if waits {
 			waiting++
-		default:
-			errs = append(errs, endDead(path), removePlace(path), f.Close())
 		}
+		errs = append(errs, err)
 	}
 	return waiting, errors.Join(errs...)
+}
+
+// sweepPlaceLocked removes a place and what is left of it, unless somebody has it.
+func sweepPlaceLocked(path string) (waits bool, err error) {
+	f, err := takeFile(path)
+	if err != nil || f == nil {
+		return err == nil, err
+	}
+	return false, errors.Join(endDead(path), removePlace(path), f.Close())
 }
 
 // endDead ends processes of one who is gone, should the kernel not have.

@@ -336,3 +336,63 @@ func TestAPoolThatIsHeldIsNotAwaitedForEver(t *testing.T) {
 	}
 	again()
 }
+
+// TestAPlaceIsReleasedWhileThePoolIsHeld has somebody hold the pool while a place is given
+// up: that does not wait, and then the place is free, with what it has recorded alive.
+func TestAPlaceIsReleasedWhileThePoolIsHeld(t *testing.T) {
+	l := Limits{Max: 1, Window: time.Hour}
+	p := busy(t, l)
+	place := take(t, p, l)
+	sleep := exec.Command("sleep", "1000")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer sleep.Process.Kill()
+	r, err := record.Of(sleep.Process.Pid, "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, err := place.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(place.Record([]record.Process{r}), waits.Close()); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := p.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		if err := place.Release(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("it has waited for %v", took)
+		}
+		if err := place.Leave(); !errors.Is(err, unix.EWOULDBLOCK) {
+			t.Errorf("leaving it: %v", err)
+		}
+	})
+	unlock()
+	next := take(t, p, l)
+	if l, err := next.Listen(); err != nil {
+		t.Error(err)
+	} else if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := place.Leave(); err != nil {
+		t.Errorf("leaving it again: %v", err)
+	}
+	if again, err := p.Take(testKey, l); again != nil || err != nil {
+		t.Errorf("the next one's place was left with it: %+v, %v", again, err)
+	}
+	// Whoever sweeps kills by SIGKILL.
+	if err := sleep.Process.Signal(unix.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if err := sleep.Wait(); err == nil || err.Error() != "signal: terminated" {
+		t.Errorf("what it has recorded: %v", err)
+	}
+}
