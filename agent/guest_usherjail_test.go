@@ -84,7 +84,6 @@ func alikeCases() []alikeCase {
 		}},
 		{name: "a directory that is made", change: func(s *specs.Spec) { s.Process.Cwd = "/run/a/b" }},
 		{name: "tmpfs", change: with(tmpfs("/small", "size=1024k", "mode=1770"), tmpfs("/vol"), tmpfs("/made/tmpfs", "ro", "nosuid", "mode=711"), tmpfs("/root", "noexec", "uid=5"))},
-		{name: "tmpfs where there is nothing", unusual: true, change: with(tmpfs("/not/there"))},
 		{name: "mounts in mounts", change: with(tmpfs("/vol"), bind("/tmp", "/vol/a/b", "rbind", "rw"), tmpfs("/vol/a/b/hostile/inner", "size=4k", "mode=755"), bind(guestRootfs+"/etc/group", "/vol/c/file", "ro"))},
 		{name: "binds", change: with(
 			bind(guestRootfs+"/etc/group", "/made/group", "ro"), bind(guestRootfs+"/etc/passwd", "/etc/passwd"), bind("/tmp", "/vol/", "ro", "nosuid", "nodev", "noexec"),
