@@ -147,15 +147,7 @@ func testProcessorsAgain(t *testing.T, c *harness.Cell) {
 // host, in processors.
 func checkHostQuota(t *testing.T, c *harness.Cell, want int) {
 	t.Helper()
-	machines := c.Program("qemu-system")
-	if len(machines) != 1 {
-		t.Fatalf("there are %d virtual machines", len(machines))
-	}
-	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", machines[0].PID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(groups)) {
+	for line := range strings.Lines(machineGroups(t, c)) {
 		file, wanted := "", ""
 		if _, path, ok := strings.Cut(strings.TrimSpace(line), ":cpu:"); ok {
 			file, wanted = "/sys/fs/cgroup/cpu"+path+"/cpu.cfs_quota_us", fmt.Sprintf("%d\n", want*100000)
