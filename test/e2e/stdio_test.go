@@ -284,8 +284,9 @@ func speak(t *testing.T, p *harness.Task) {
 	}
 	say("stty size\n", "\r\n45 123\r\n")
 	say("tty <&1\n", "\r\n/dev/")
-	say("echo before; while [ -z $stop ]; do sleep 0.05; done; echo after\n", "\r\nbefore\r\n")
-	say("\x03", "\r\nafter\r\n")
+	say("echo before; while [ -z $stop ]; do sleep 0.05; done; echo after $((3*5))\n", "\r\nbefore\r\n")
+	// The terminal shows "^C" when it has sent the signal, which may already be answered then.
+	say("\x03", "after 15\r\n")
 	say("echo go; cat\n", "\r\ngo\r\n")
 	say("typed\n", "typed\r\ntyped\r\n")
 	say("\x04", "")
