@@ -77,7 +77,7 @@ uninstall: ## Remove what install has put under PREFIX; the configuration stays
 
 ##@ Checking
 
-.PHONY: lint test race fuzz bench demo containerd nerdctl virtiofsd
+.PHONY: lint test race fuzz bench demo containerd nerdctl kubernetes virtiofsd
 lint: ## Check formatting, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted as gofmt does:"; echo "$$unformatted"; exit 1; fi
@@ -90,14 +90,18 @@ containerd: ## Fetch the containerds that the tests run against, into the cache
 nerdctl: ## Build nerdctl into the cache, for the test that runs it
 	@hack/fetch-nerdctl >/dev/null
 
+kubernetes: ## Build a Kubernetes into the cache, for the test that runs it (a quarter of an hour)
+	@hack/fetch-kubernetes >/dev/null
+
 virtiofsd: ## Fetch Debian 13's virtiofsd into the cache, for the test that runs it on Debian 12
 	@hack/fetch-virtiofsd >/dev/null
 
 test: setup build guest kernel containerd ## Run every test, the end-to-end ones on real VMs included
 	@status=0; \
-	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v '/test/\(e2e\|cri\)$$') || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 10m -p 1 $$($(GO) list ./... | grep -v '/test/\(e2e\|cri\|kube\)$$') || status=1; \
 	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 40m ./test/e2e || status=1; \
 	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 30m ./test/cri || status=1; \
+	HYPER_OUTPUT=$(OUTPUT) $(GO) test -count=1 -timeout 15m ./test/kube || status=1; \
 	exit $$status
 
 .PHONY: test-matrix test-long test-host

@@ -19,6 +19,8 @@ type Parts struct {
 	RuncBin string
 	// Nerdctl is the program, or empty if there is none.
 	Nerdctl string
+	// Kubernetes is a directory with etcd, kube-apiserver and kubelet, or empty if there is none.
+	Kubernetes string
 	// RustVirtiofsd is the virtiofsd in Rust that was fetched, or empty if none was.
 	RustVirtiofsd string
 	// Kernels are the guest kernels that are built: "hyperkernel", "cloud".
@@ -52,6 +54,9 @@ func FindParts() (*Parts, error) {
 	}
 	if nerdctls, _ := filepath.Glob(filepath.Join(cache, "nerdctl-*", "bin", "nerdctl")); len(nerdctls) > 0 {
 		p.Nerdctl = nerdctls[len(nerdctls)-1]
+	}
+	if kubelets, _ := filepath.Glob(filepath.Join(cache, "kubernetes-*", "bin", "kubelet")); len(kubelets) > 0 {
+		p.Kubernetes = filepath.Dir(kubelets[len(kubelets)-1])
 	}
 	if daemons, _ := filepath.Glob(filepath.Join(cache, "virtiofsd-rust-*", "bin", "virtiofsd")); len(daemons) > 0 {
 		p.RustVirtiofsd = daemons[len(daemons)-1]
