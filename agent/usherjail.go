@@ -145,14 +145,12 @@ func (j *usherJail) begin(ctx context.Context, _ <-chan struct{}) error {
 	if err := status.SetReadDeadline(time.Time{}); err != nil { // one who had waited before
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	_, _ = status.Write([]byte{1}) // one that is gone does not answer
-	var answer [1]byte
-	if _, err := status.Read(answer[:]); err != nil || answer[0] != reexec.UsherGoes {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	answer, err := readStatus(ctx, status)
+	if err != nil {
+		return err
+	}
+	if len(answer) == 0 || answer[0] != reexec.UsherGoes {
 		return fmt.Errorf("container process is already dead: %w", errdefs.ErrFailedPrecondition)
 	}
 	j.closeStatus()
