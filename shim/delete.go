@@ -212,6 +212,8 @@ func askServer(ctx context.Context, i invocation, address string, exit *api.Dele
 	switch {
 	case err == nil:
 		exit.Pid, exit.ExitStatus, exit.ExitedAt = r.Pid, r.ExitStatus, r.ExitedAt
+	case errdefs.IsAborted(err):
+		return nil // slowly, and others live there
 	case !errdefs.IsNotFound(err):
 		return err
 	}
