@@ -539,6 +539,23 @@ func TestRemove(t *testing.T) {
 	})
 }
 
+// TestATaskWithoutProcessesIsStopped asks for the processes of one whose guest has none.
+func TestATaskWithoutProcessesIsStopped(t *testing.T) {
+	f := newFixture(t, map[string][]string{"c": {"sleep", "1000"}})
+	f.host.empty = true
+	f.create("c", stdio.Config{})
+	f.start("c", "")
+	ps, err := f.Pids(t.Context(), "c")
+	if err != nil || len(ps) != 1 || ps[0].PID != f.PID("c") {
+		t.Errorf("while its end is not told: %v, %v", ps, err)
+	}
+	f.kill("c", "")
+	f.wait("c", "", killed)
+	if ps, err := f.Pids(t.Context(), "c"); err != nil || len(ps) != 0 {
+		t.Errorf("after that: %v, %v", ps, err)
+	}
+}
+
 // TestASlowRemovalSparesOthers removes a task whose guest does not answer in time.
 func TestASlowRemovalSparesOthers(t *testing.T) {
 	f := newFixture(t, map[string][]string{"c": {"sleep", "1000"}, "d": {"sleep", "1000"}})
