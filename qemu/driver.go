@@ -28,6 +28,8 @@ type Driver struct {
 	host      string // its processor: see hostProcessor
 	clock     tscSample
 	steadyTSC bool
+	// translatedMiB is the configuration's.
+	translatedMiB uint64
 }
 
 var _ virtcontainers.Hypervisor = (*Driver)(nil)
@@ -69,15 +71,16 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 		logger.Warn(accel.warning)
 	}
 	return &Driver{
-		binary:   binary,
-		program:  program,
-		root:     root(program, cfg.Files, accel.kvm),
-		firmware: firmware,
-		machine:  cfg.Machine,
-		accel:    accel,
-		uid:      cfg.UIDBase + uint32(os.Getpid()),
-		host:     hostProcessor(string(cpuinfo)),
-		clock:    clock,
+		binary:        binary,
+		program:       program,
+		root:          root(program, cfg.Files, accel.kvm),
+		firmware:      firmware,
+		machine:       cfg.Machine,
+		accel:         accel,
+		uid:           cfg.UIDBase + uint32(os.Getpid()),
+		translatedMiB: cfg.TranslatedMiB,
+		host:          hostProcessor(string(cpuinfo)),
+		clock:         clock,
 		// A counter that keeps its pace whatever the processor does.
 		steadyTSC: cpu["constant_tsc"] && cpu["nonstop_tsc"],
 	}, nil
@@ -120,6 +123,12 @@ func (d *Driver) checkMachine(spec virtcontainers.VMSpec) error {
 	return nil
 }
 
+// platform is what the driver's machines of a role run on, as far as it is the same for
+// all.
+func (d *Driver) platform(r role) platform {
+	return platform{machine: d.machine, kvm: d.accel.kvm, role: r, translatedMiB: d.translatedMiB}
+}
+
 // launch gathers what one machine takes.
 type launch struct {
 	driver  *Driver
@@ -155,7 +164,8 @@ func (l *launch) run() (*machine, error) {
 		return nil, err
 	}
 	d := l.driver
-	p := platform{machine: d.machine, kvm: d.accel.kvm, role: l.role, private: l.private, vsock: l.vsock}
+	p := d.platform(l.role)
+	p.private, p.vsock = l.private, l.vsock
 	if d.steadyTSC {
 		p.tscKHz = d.clock.tscKHz()
 	}
@@ -177,6 +187,7 @@ func (l *launch) run() (*machine, error) {
 		Namespaces: namespaces,
 		NetNS:      l.netns,
 		Root:       d.root,
+		SmallPages: !p.kvm,
 	})
 	if err != nil {
 		return nil, err

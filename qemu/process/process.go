@@ -54,6 +54,9 @@ type Spec struct {
 	NetNS *os.File
 	// Root is what the process finds of the host's files; nil lets it see them all.
 	Root *Root
+	// SmallPages keeps the kernel from giving the process huge pages, and from then on
+	// this process and all that it starts, too: it is inherited, and not undone.
+	SmallPages bool
 }
 
 // FD returns the descriptor that Files[i] has in the process.
@@ -160,6 +163,11 @@ func (p *Process) fork(spec Spec, files []*os.File) (_ *os.Process, err error) {
 		defer home.leave()
 		if p.passing, err = spec.Root.enter(); err != nil {
 			return nil, err
+		}
+	}
+	if spec.SmallPages {
+		if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {
+			return nil, fmt.Errorf("have small pages only: %w", err)
 		}
 	}
 	if spec.User != nil {
