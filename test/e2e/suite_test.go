@@ -134,6 +134,7 @@ func suite() []test {
 		{name: "sandbox/containerd restarts", run: testSandboxRestart, vm: true},
 		{name: "sandbox/ctr", run: testSandboxCtr, vm: true},
 
+		{name: "memory/of a clone", run: testCloneMemory, vm: true},
 		{name: "memory/goes back", run: testMemoryGoesBack, vm: true},
 		{name: "memory/grows with the pod", run: testPodGrows, vm: true},
 		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
