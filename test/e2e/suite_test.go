@@ -140,6 +140,7 @@ func suite() []test {
 		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
+		{name: "processors/while it starts", run: testSlice, vm: true},
 		{name: "processors/from one template", run: testTemplateProcessors, vm: true},
 		{name: "processors/at the start", run: testProcessorsAtStart, vm: true},
 		{name: "processors/follow the pod", run: testProcessorsFollow, vm: true},
