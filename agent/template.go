@@ -32,6 +32,9 @@ func (a *Agent) fit(ctx context.Context) error {
 	if err := a.devices.prepare(); err != nil {
 		a.log.infof("%v", err)
 	}
+	if err := makePercpuRoom(); err != nil {
+		a.log.infof("%v", err)
+	}
 	if err := a.known.learn(blockClass); err != nil {
 		a.log.infof("%v", err)
 	}

@@ -81,6 +81,9 @@ type QEMU struct {
 	Files []string `toml:"files"`
 	// UIDBase is the first of the user ids as which virtual machines run.
 	UIDBase uint32 `toml:"uid_base"`
+	// TranslatedMiB bounds what an emulating QEMU keeps of a guest's code as it has
+	// translated it, in MiB.
+	TranslatedMiB uint64 `toml:"translated_mib"`
 }
 
 // Virtiofsd is the daemon that shares the root filesystem with the guest.
@@ -189,6 +192,8 @@ func Default() *Config {
 			Machine: MachineQ35,
 			Accel:   AccelAuto,
 			UIDBase: 0x70000000,
+
+			TranslatedMiB: 128,
 		},
 		Virtiofsd: Virtiofsd{Cache: CacheAuto},
 		Template: Template{

@@ -22,6 +22,9 @@ const (
 	// Each machine takes the base plus a process id, which is below 1<<22.
 	maxUIDBase = 1<<32 - 2 - 1<<22
 
+	minTranslatedMiB = 8
+	maxTranslatedMiB = 2048
+
 	// minScratchMiB holds an empty file system and then some.
 	minScratchMiB = 16
 	// maxDiskMiB is what is certainly too much, 16 TiB: ext4's own bound with blocks
@@ -77,6 +80,7 @@ func known() []struct{ key, allowed string } {
 		{"qemu.firmware", "an absolute path, or \"\" to search for it"},
 		{"qemu.files", "a list of absolute paths"},
 		{"qemu.uid_base", fmt.Sprintf("a whole number from %d to %d", minUIDBase, int64(maxUIDBase))},
+		{"qemu.translated_mib", fmt.Sprintf("a whole number from %d to %d", minTranslatedMiB, maxTranslatedMiB)},
 		{"virtiofsd.path", "an absolute path, or \"\" to search for it"},
 		{"pasta.path", "an absolute path, or \"\" to search for it"},
 		{"virtiofsd.cache", quoted([]string{CacheAuto, CacheAlways, CacheNever})},
@@ -157,6 +161,7 @@ func (c *Config) validate(h host, seen positions) error {
 		{"qemu.machine", c.QEMU.Machine, slices.Contains([]string{MachineQ35, MachineMicroVM}, c.QEMU.Machine)},
 		{"qemu.accel", c.QEMU.Accel, slices.Contains([]string{AccelAuto, AccelKVM, AccelTCG}, c.QEMU.Accel)},
 		{"qemu.uid_base", c.QEMU.UIDBase, c.QEMU.UIDBase >= minUIDBase && c.QEMU.UIDBase <= maxUIDBase},
+		{"qemu.translated_mib", c.QEMU.TranslatedMiB, c.QEMU.TranslatedMiB >= minTranslatedMiB && c.QEMU.TranslatedMiB <= maxTranslatedMiB},
 		{"virtiofsd.cache", c.Virtiofsd.Cache, slices.Contains([]string{CacheAuto, CacheAlways, CacheNever}, c.Virtiofsd.Cache)},
 		{"template.directory", c.Template.Directory, filepath.IsAbs(c.Template.Directory)},
 		{"template.max_count", c.Template.MaxCount, c.Template.MaxCount >= 1 && c.Template.MaxCount <= maxTemplates},

@@ -14,9 +14,6 @@ const shareChardev = "share"
 // agentPort is the name of the virtio-serial port that leads to the agent.
 const agentPort = "hyper.agent"
 
-// translatedMiB bounds what QEMU keeps of the guest's code as it has translated it.
-const translatedMiB = 128
-
 // role is what a machine is started for.
 type role int
 
@@ -35,6 +32,8 @@ type platform struct {
 	kvm     bool
 	role    role
 	private bool // of a clone: see virtcontainers.Saved
+	// translatedMiB bounds what is kept of the guest's code as it was translated.
+	translatedMiB uint64
 	// tscKHz is the frequency of the host's time stamp counter, 0 if that is not
 	// known or not steady.
 	tscKHz uint64
@@ -187,7 +186,7 @@ func accelArgument(p platform) string {
 	if p.kvm {
 		return "kvm"
 	}
-	return fmt.Sprintf("tcg,thread=single,tb-size=%d", translatedMiB)
+	return fmt.Sprintf("tcg,thread=single,tb-size=%d", p.translatedMiB)
 }
 
 // cpuModel is all that the accelerator has, but for an emulated guest's ERMS. By

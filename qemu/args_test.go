@@ -66,7 +66,7 @@ func TestArguments(t *testing.T) {
 		platform platform
 		want     string
 	}{
-		{"q35, emulated", plain, platform{machine: MachineQ35, tscKHz: 2600000}, commonHead +
+		{"q35, emulated", plain, platform{machine: MachineQ35, tscKHz: 2600000, translatedMiB: 128}, commonHead +
 			`-accel tcg,thread=single,tb-size=128 -machine q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off,graphics=off,i8042=off,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +
@@ -92,8 +92,8 @@ func TestArguments(t *testing.T) {
 				`-device virtio-balloon-pci,id=balloon,free-page-reporting=on ` +
 				`-object memory-backend-memfd,id=more,size=764M,share=on ` +
 				`-device virtio-mem-pci,id=growth,memdev=more,block-size=4M,requested-size=0`},
-		{"microvm, emulated", plain, platform{machine: MachineMicroVM}, commonHead +
-			`-accel tcg,thread=single,tb-size=128 -machine microvm,dump-guest-core=off,mem-merge=off ` +
+		{"microvm, emulated", plain, platform{machine: MachineMicroVM, translatedMiB: 24}, commonHead +
+			`-accel tcg,thread=single,tb-size=24 -machine microvm,dump-guest-core=off,mem-merge=off ` +
 			`-cpu max,-erms -smp cpus=2,sockets=1,cores=2,threads=1 -m size=256M ` +
 			`-global virtio-mmio.force-legacy=false ` +
 			`-bios /proc/self/fd/5 -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 ` +

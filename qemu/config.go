@@ -49,7 +49,14 @@ type Config struct {
 	// processes: unique on the host while this process lives. 0 means
 	// DefaultUIDBase.
 	UIDBase uint32
+	// TranslatedMiB bounds what an emulating QEMU keeps of the guest's code as it has
+	// translated it, in MiB. 0 means DefaultTranslatedMiB.
+	TranslatedMiB uint64
 }
+
+// DefaultTranslatedMiB is enough for what most pods run, and little enough beside the
+// memory that they may have.
+const DefaultTranslatedMiB = 128
 
 const (
 	binaryName   = "qemu-system-x86_64"
@@ -66,6 +73,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.UIDBase == 0 {
 		c.UIDBase = DefaultUIDBase
+	}
+	if c.TranslatedMiB == 0 {
+		c.TranslatedMiB = DefaultTranslatedMiB
 	}
 	switch c.Machine {
 	case MachineQ35, MachineMicroVM:

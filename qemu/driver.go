@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -28,6 +29,8 @@ type Driver struct {
 	host      string // its processor: see hostProcessor
 	clock     tscSample
 	steadyTSC bool
+	// translatedMiB is the configuration's.
+	translatedMiB uint64
 }
 
 var _ virtcontainers.Hypervisor = (*Driver)(nil)
@@ -69,15 +72,16 @@ func New(cfg Config, logger *log.Entry) (*Driver, error) {
 		logger.Warn(accel.warning)
 	}
 	return &Driver{
-		binary:   binary,
-		program:  program,
-		root:     root(program, cfg.Files, accel.kvm),
-		firmware: firmware,
-		machine:  cfg.Machine,
-		accel:    accel,
-		uid:      cfg.UIDBase + uint32(os.Getpid()),
-		host:     hostProcessor(string(cpuinfo)),
-		clock:    clock,
+		binary:        binary,
+		program:       program,
+		root:          root(program, cfg.Files, accel.kvm),
+		firmware:      firmware,
+		machine:       cfg.Machine,
+		accel:         accel,
+		uid:           cfg.UIDBase + uint32(os.Getpid()),
+		translatedMiB: cfg.TranslatedMiB,
+		host:          hostProcessor(string(cpuinfo)),
+		clock:         clock,
 		// A counter that keeps its pace whatever the processor does.
 		steadyTSC: cpu["constant_tsc"] && cpu["nonstop_tsc"],
 	}, nil
@@ -120,6 +124,23 @@ func (d *Driver) checkMachine(spec virtcontainers.VMSpec) error {
 	return nil
 }
 
+// platform is what the driver's machines of a role run on, as far as it is the same for
+// all.
+func (d *Driver) platform(r role) platform {
+	return platform{machine: d.machine, kvm: d.accel.kvm, role: r, translatedMiB: d.translatedMiB}
+}
+
+// startSlice is how long an emulating QEMU may compute at a time until the first container
+// runs. When many start at once each would else have the processor for 3 ms and then for
+// long not, find the caches full of what others do, and its guest another interrupt of its
+// timer: a start took a third more of the processor.
+func (p platform) startSlice() time.Duration {
+	if p.kvm {
+		return 0
+	}
+	return 100 * time.Millisecond
+}
+
 // launch gathers what one machine takes.
 type launch struct {
 	driver  *Driver
@@ -155,7 +176,8 @@ func (l *launch) run() (*machine, error) {
 		return nil, err
 	}
 	d := l.driver
-	p := platform{machine: d.machine, kvm: d.accel.kvm, role: l.role, private: l.private, vsock: l.vsock}
+	p := d.platform(l.role)
+	p.private, p.vsock = l.private, l.vsock
 	if d.steadyTSC {
 		p.tscKHz = d.clock.tscKHz()
 	}
@@ -177,6 +199,8 @@ func (l *launch) run() (*machine, error) {
 		Namespaces: namespaces,
 		NetNS:      l.netns,
 		Root:       d.root,
+		SmallPages: !p.kvm,
+		Slice:      p.startSlice(),
 	})
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ func (d *Driver) Fingerprint(spec virtcontainers.VMSpec) (string, error) {
 	}
 	spec.ID = "template"
 	// The clock's rate is measured anew each time, and differs a little.
-	p := platform{machine: d.machine, kvm: d.accel.kvm, role: saves}
+	p := d.platform(saves)
 	fmt.Fprintf(&b, "%q\n%s\n", arguments(spec, p, descriptors{}), d.host)
 	return b.String(), nil
 }

@@ -193,6 +193,14 @@ func (m *machine) outcome() error {
 	return fmt.Errorf("VM %q is gone: %s: %w\n%s", m.id, why, errdefs.ErrUnavailable, m.Log())
 }
 
+// Started implements virtcontainers.VM.
+func (m *machine) Started() error {
+	if err := m.proc.UsualSlice(); err != nil {
+		return fmt.Errorf("end the start of VM %q: %w", m.id, err)
+	}
+	return nil
+}
+
 // PID implements virtcontainers.VM.
 func (m *machine) PID() int { return m.proc.PID() }
 

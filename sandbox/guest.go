@@ -64,6 +64,8 @@ type guest struct {
 	// processors the guest was last asked to use, which is of whose turn it is.
 	fitting chan struct{}
 	cpus    uint32
+	// hasContainer is whether the machine was told that a container runs.
+	hasContainer sync.Once
 	// concluded is whether the machine's end was seen to.
 	concluded sync.Once
 	err       error
@@ -114,6 +116,15 @@ func (g *guest) run() {
 	if err := g.network.close(); err != nil {
 		g.sandbox.log.WithError(err).Warn("releasing the sandbox's network")
 	}
+}
+
+// hasStarted tells the machine that a container runs, once.
+func (g *guest) hasStarted() {
+	g.hasContainer.Do(func() {
+		if err := g.machine.Started(); err != nil {
+			g.sandbox.log.WithError(err).Warn("a machine works, but not as it should")
+		}
+	})
 }
 
 // tell says how the start went, to the log and to whoever looks at the sandbox.

@@ -123,6 +123,7 @@ func (p *Process) Start(ctx context.Context) error {
 	if err := agent.start(ctx, p.ref()); err != nil {
 		return fmt.Errorf("starting %s: %w", p, err)
 	}
+	p.container.guest.hasStarted()
 	p.mu.Lock()
 	if p.state == Created {
 		p.state = Running

@@ -101,6 +101,9 @@ type VM interface {
 	// does not use. It is for a machine that was cloned: others do from the start,
 	// and to them it does nothing. errdefs.ErrNotImplemented if it cannot be.
 	ReclaimMemory(ctx context.Context) error
+	// Started tells that the machine's first container runs, which ends what the driver
+	// does to make a start cheap. To a machine that has ended it does nothing.
+	Started() error
 	// Kill ends the machine at once and returns when its process is gone and
 	// what the driver took for it is released. It may be called again.
 	Kill(ctx context.Context) error

@@ -54,6 +54,12 @@ type Spec struct {
 	NetNS *os.File
 	// Root is what the process finds of the host's files; nil lets it see them all.
 	Root *Root
+	// SmallPages keeps the kernel from giving the process huge pages, and from then on
+	// this process and all that it starts, too: it is inherited, and not undone.
+	SmallPages bool
+	// Slice is how long each thread of the process may compute at a time while others
+	// wait for the processor, until UsualSlice is called; 0 is as long as is usual.
+	Slice time.Duration
 }
 
 // FD returns the descriptor that Files[i] has in the process.
@@ -160,6 +166,15 @@ func (p *Process) fork(spec Spec, files []*os.File) (_ *os.Process, err error) {
 		defer home.leave()
 		if p.passing, err = spec.Root.enter(); err != nil {
 			return nil, err
+		}
+	}
+	if spec.SmallPages {
+		// A kernel that does not know this gives no huge pages.
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
+	}
+	if spec.Slice > 0 {
+		if err := setSlice(0, spec.Slice); err != nil {
+			return nil, fmt.Errorf("set for how long it may compute at a time: %w", err)
 		}
 	}
 	if spec.User != nil {

@@ -149,6 +149,49 @@ func TestFilesAndEnvironment(t *testing.T) {
 	}
 }
 
+func TestSmallPages(t *testing.T) {
+	p := shell(t, "cat /proc/self/status", func(s *Spec) { s.SmallPages = true })
+	waitDone(t, p)
+	if got := procStatus(t, p.Log())["THP_enabled"]; got != "0" {
+		t.Errorf("THP_enabled = %q, want that it gets no huge pages", got)
+	}
+}
+
+// TestSlice has a process compute for long at a time, and then as usual.
+func TestSlice(t *testing.T) {
+	const long = 77 * time.Millisecond
+	slice := func(pid int) time.Duration {
+		attr, err := unix.SchedGetAttr(pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(attr.Runtime)
+	}
+	usual := slice(0)
+	if usual == 0 {
+		t.Skip("this kernel has no slices (Linux before 6.12)")
+	}
+	p := shell(t, "exec sleep 100", func(s *Spec) { s.Slice = long })
+	if got := slice(p.PID()); got != long {
+		t.Errorf("the process may compute for %v at a time, want %v", got, long)
+	}
+	if got := slice(0); got != usual {
+		t.Errorf("who started it may compute for %v at a time, want %v as before", got, usual)
+	}
+	if err := p.UsualSlice(); err != nil {
+		t.Fatal(err)
+	}
+	if got := slice(p.PID()); got != usual {
+		t.Errorf("afterwards the process may compute for %v at a time, want %v", got, usual)
+	}
+	if err := p.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.UsualSlice(); err != nil {
+		t.Errorf("of a process that has ended: %v", err)
+	}
+}
+
 func TestUserHasNoPrivileges(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can change to another user")

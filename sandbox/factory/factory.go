@@ -49,6 +49,8 @@ func NewCold(c *config.Config) (*Cold, error) {
 		Firmware: c.QEMU.Firmware,
 		Files:    c.QEMU.Files,
 		UIDBase:  c.QEMU.UIDBase,
+
+		TranslatedMiB: c.QEMU.TranslatedMiB,
 	}, log.L)
 	if err != nil {
 		return nil, err

@@ -134,11 +134,13 @@ func suite() []test {
 		{name: "sandbox/containerd restarts", run: testSandboxRestart, vm: true},
 		{name: "sandbox/ctr", run: testSandboxCtr, vm: true},
 
+		{name: "memory/of a clone", run: testCloneMemory, vm: true},
 		{name: "memory/goes back", run: testMemoryGoesBack, vm: true},
 		{name: "memory/grows with the pod", run: testPodGrows, vm: true},
 		{name: "memory/grows by an update", run: testUpdateGrows, vm: true},
 		{name: "memory/a neighbour out of memory", run: testNeighbourOOM, vm: true},
 
+		{name: "processors/while it starts", run: testSlice, vm: true},
 		{name: "processors/from one template", run: testTemplateProcessors, vm: true},
 		{name: "processors/at the start", run: testProcessorsAtStart, vm: true},
 		{name: "processors/follow the pod", run: testProcessorsFollow, vm: true},
