@@ -140,8 +140,8 @@ func (s *Sandbox) create(ctx context.Context, c *Container, o ContainerOptions) 
 		return c.hooksOnCreate(partsCtx)
 	})
 	parts.Go(func() error { return c.guest.wait(partsCtx, c.guest.ready) })
-	parts.Go(func() error { return c.attachRootDisks(partsCtx) })
-	parts.Go(func() error { return c.attachDisks(partsCtx) })
+	parts.Go(func() error { return c.guest.orFailure(partsCtx, c.attachRootDisks(partsCtx)) })
+	parts.Go(func() error { return c.guest.orFailure(partsCtx, c.attachDisks(partsCtx)) })
 	if err := parts.Wait(); err != nil {
 		return err
 	}

@@ -59,7 +59,10 @@ type guest struct {
 	userNetwork          *userNetwork // nil but in a pod on the host's network
 	disks                disks
 	cgroup               *cgroup.Group // nil if the processes stay where they are
-	kernel, version      string        // of the guest's kernel and agent, as they say
+	// moved is closed when cgroup is as it stays. It is nil where that is before started: of
+	// all machines but those that were made ahead.
+	moved           chan struct{}
+	kernel, version string // of the guest's kernel and agent, as they say
 	// fitting has room for the one who changes the machine's size. cpus is how many
 	// processors the guest was last asked to use, which is of whose turn it is.
 	fitting chan struct{}
@@ -144,6 +147,9 @@ func (g *guest) boot(phases *phases) error {
 		fmt.Errorf("no answer within sandbox.boot_timeout = %s", s.opts.Config.Sandbox.BootTimeout))
 	defer cancel()
 
+	if parked := s.takeParked(ctx, g.hardware); parked != nil {
+		return g.adopt(ctx, parked, phases)
+	}
 	if err := g.joinCgroup(ctx); err != nil {
 		return err
 	}
@@ -151,41 +157,88 @@ func (g *guest) boot(phases *phases) error {
 	if err != nil {
 		return fmt.Errorf("starting a virtual machine: %w", err)
 	}
+	if err := g.have(machine, phases); err != nil {
+		return err
+	}
+	if err := g.begin(ctx, phases); err != nil {
+		return g.stillborn(err)
+	}
+	return nil
+}
+
+// have makes a machine, whose processes run, the guest's, or ends it.
+func (g *guest) have(machine *factory.Machine, phases *phases) error {
 	g.machine = machine
-	if err := recordProcesses(filepath.Join(s.opts.Dir, record.PidsFile), machine.Processes()); err != nil {
+	if err := recordProcesses(filepath.Join(g.sandbox.opts.Dir, record.PidsFile), machine.Processes()); err != nil {
 		g.kill()
 		return err
 	}
 	phases.end("machine")
 	close(g.started)
+	return nil
+}
 
-	if err := g.begin(ctx, phases); err != nil {
-		if s.life.Err() == nil {
-			machine.Failed(err)
+// adopt is boot with a machine that was made ahead. Moving a process waits until every
+// processor of the host has passed some point, which may take longer than all else; so the guest is
+// made the sandbox's meanwhile. No container is made before both are done.
+func (g *guest) adopt(ctx context.Context, parked *Parked, phases *phases) error {
+	phases.from = record.Pool
+	g.session, g.agent = parked.session, parked.agent
+	g.moved = make(chan struct{})
+	moving := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // is waited for below, and by have if that fails
+		defer close(g.moved)
+		err := g.joinCgroup(ctx)
+		if err == nil {
+			err = g.admit(parked)
 		}
-		ended := g.awaitEnd()
-		// What the guest said is read before it is ended, which would be in it.
-		logged := machine.Log()
+		if err != nil {
+			cancel()
+		}
+		moving <- err
+	}()
+	if err := g.have(parked.machine, phases); err != nil {
+		return err
+	}
+	begun := g.begin(ctx, phases)
+	if err := <-moving; err != nil {
+		<-g.moved
 		g.kill()
-		// One that we have killed ends piece by piece, and that is no reason.
-		if ended && machine.Err() != nil {
-			return fmt.Errorf("the virtual machine did not boot: %w", machine.Err())
+		if begun == nil {
+			err = errors.Join(err, g.session.Close(), g.network.close())
 		}
-		return fmt.Errorf("the virtual machine did not boot: %w; its console's last lines:\n%s",
-			errors.Join(err, errdefs.ErrUnavailable), logged)
+		return err
+	}
+	if begun != nil {
+		return g.stillborn(begun)
 	}
 	return nil
 }
 
-// make gives the machine: the parked one with its session, if there is one that is of
-// use, else a new one.
+// stillborn ends a machine that has not come to be the sandbox's for the given reason, and
+// says what is known of that.
+func (g *guest) stillborn(err error) error {
+	machine := g.machine
+	if g.sandbox.life.Err() == nil {
+		machine.Failed(err)
+	}
+	ended := g.awaitEnd()
+	// What the guest said is read before it is ended, which would be in it.
+	logged := machine.Log()
+	g.kill()
+	// One that we have killed ends piece by piece, and that is no reason.
+	if ended && machine.Err() != nil {
+		return fmt.Errorf("the virtual machine did not boot: %w", machine.Err())
+	}
+	return fmt.Errorf("the virtual machine did not boot: %w; its console's last lines:\n%s",
+		errors.Join(err, errdefs.ErrUnavailable), logged)
+}
+
+// make makes a machine.
 func (g *guest) make(ctx context.Context, phases *phases) (*factory.Machine, error) {
 	s := g.sandbox
-	if parked := s.takeParked(ctx, g.hardware); parked != nil {
-		phases.from = record.Pool
-		g.session, g.agent = parked.session, parked.agent
-		return parked.machine, g.admit(parked)
-	}
 	shareDir := ""
 	if g.share {
 		shareDir = s.share.dir
@@ -216,7 +269,6 @@ func (g *guest) admit(parked *Parked) error {
 	}
 	for _, p := range parked.Processes() {
 		if err := g.cgroup.Add(p.PID); err != nil {
-			parked.discard(g.sandbox)
 			return err
 		}
 	}
@@ -246,9 +298,17 @@ func (g *guest) joinCgroup(ctx context.Context) error {
 	return g.limitHost(min(g.size.VCPUs, g.mostCPUs))
 }
 
+// awaitMoved waits until cgroup is as it stays, which takes as long as a cgroup may be busy.
+func (g *guest) awaitMoved() {
+	if g.moved != nil {
+		<-g.moved
+	}
+}
+
 // vacateCgroup has the pod's cgroup be removed when the pod ends, however long it takes
 // the pod's processes to die.
 func (g *guest) vacateCgroup() {
+	g.awaitMoved()
 	if g.cgroup == nil {
 		return
 	}
@@ -479,6 +539,18 @@ func (g *guest) awaitPlugs(ctx context.Context) error {
 		return nil
 	}
 	return g.wait(ctx, g.ready)
+}
+
+// orFailure gives the reason for an error of somebody who has found the machine gone: that
+// of its boot, if that has failed.
+func (g *guest) orFailure(ctx context.Context, err error) error {
+	if !errdefs.IsUnavailable(err) {
+		return err
+	}
+	if why := g.wait(ctx, g.ready); why != nil && ctx.Err() == nil {
+		return why
+	}
+	return err
 }
 
 // failure is why the boot failed. It may be called once started is closed.

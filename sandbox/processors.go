@@ -49,6 +49,7 @@ func (g *guest) limitHost(count uint32) error {
 }
 
 func (g *guest) relimitHost(count uint32) {
+	g.awaitMoved()
 	if err := g.limitHost(count); err != nil {
 		g.sandbox.log.WithError(err).Warn("the machine's processor time on the host is bounded as before")
 	}

@@ -29,7 +29,7 @@ func Files() map[string][]byte {
 const (
 	textAddress  = 0x400000
 	callsAddress = 0x401000
-	dataAddress  = 0x450000
+	dataAddress  = 0x4a0000
 	dataInFile   = 0x2000
 	dataSize     = 0x4000
 	fixedAddress = 0x10000000 // of what it maps
@@ -38,8 +38,8 @@ const (
 	codeOffset            = headSize + 2*segmentSize
 )
 
-// code enlarges the heap, comes by each page of text and data, and makes calls until one
-// ends it.
+// code enlarges the heap, comes by each page of the text, backwards, so that the kernel has to
+// guess what to read ahead, and of the data, and makes calls until one ends it.
 var code = [...]byte{
 	0xb8, unix.SYS_BRK, 0, 0, 0, // mov $SYS_brk, %eax
 	0x31, 0xff, // xor %edi, %edi
@@ -49,14 +49,15 @@ var code = [...]byte{
 	0xb8, unix.SYS_BRK, 0, 0, 0, // mov $SYS_brk, %eax
 	0x0f, 0x05, // syscall
 	0xfe, 0x03, // incb (%rbx)
-	0xbe, 0x00, 0x00, 0x40, 0x00, // mov $textAddress, %esi
+	0xbe, 0x00, 0x00, 0x4a, 0x00, // mov $dataAddress, %esi
+	0x81, 0xee, 0x00, 0x10, 0x00, 0x00, // sub $0x1000, %esi
 	0x8a, 0x06, // mov (%rsi), %al
-	0x81, 0xc6, 0x00, 0x10, 0x00, 0x00, // add $0x1000, %esi
-	0x81, 0xfe, 0x00, 0x00, 0x45, 0x00, // cmp $dataAddress, %esi
-	0x75, 0xf0, // jne to the mov
+	0x81, 0xfe, 0x00, 0x00, 0x40, 0x00, // cmp $textAddress, %esi
+	0x75, 0xf0, // jne to the sub
+	0xbe, 0x00, 0x00, 0x4a, 0x00, // mov $dataAddress, %esi
 	0xfe, 0x06, // incb (%rsi)
 	0x81, 0xc6, 0x00, 0x10, 0x00, 0x00, // add $0x1000, %esi
-	0x81, 0xfe, 0x00, 0x40, 0x45, 0x00, // cmp $(dataAddress + dataSize), %esi
+	0x81, 0xfe, 0x00, 0x40, 0x4a, 0x00, // cmp $(dataAddress + dataSize), %esi
 	0x75, 0xf0, // jne to the incb
 	0xbb, 0x00, 0x10, 0x40, 0x00, // mov $callsAddress, %ebx
 	0x48, 0x8b, 0x03, // mov (%rbx), %rax
@@ -81,7 +82,7 @@ func calls() []call {
 		first  = 3 // the first file that is opened
 		archFS = 0x1002
 		// Addresses of the program's own.
-		path, word, scratch = callsAddress - 0x100, callsAddress - 0x80, dataAddress + 0x3000
+		path, self, word, scratch = callsAddress - 0x100, callsAddress - 0xc0, callsAddress - 0x80, dataAddress + 0x3000
 	)
 	return []call{
 		{unix.SYS_ARCH_PRCTL, archFS, scratch},
@@ -89,7 +90,7 @@ func calls() []call {
 		{unix.SYS_SET_ROBUST_LIST, scratch, 24},
 		{unix.SYS_RSEQ, scratch + 0x100, 32, 0, 0x53053053},
 		{unix.SYS_PRLIMIT64, 0, unix.RLIMIT_STACK, 0, scratch},
-		{unix.SYS_READLINK, path, scratch, 256},
+		{unix.SYS_READLINK, self, scratch, 256},
 		{unix.SYS_GETRANDOM, scratch, 8, unix.GRND_NONBLOCK},
 		{unix.SYS_ACCESS, path, unix.R_OK},
 		{unix.SYS_OPENAT, ^uint64(99), path, unix.O_RDONLY | unix.O_CLOEXEC}, // AT_FDCWD is -100
@@ -118,6 +119,7 @@ func text() []byte {
 	}
 	put(textAddress+codeOffset, code)
 	put(callsAddress-0x100, []byte(programPath))
+	put(callsAddress-0xc0, []byte("/proc/self/exe"))
 	put(callsAddress-0x80, []byte(Word))
 	put(callsAddress, calls())
 	return t

@@ -64,6 +64,7 @@ func testPoolInTurn(t *testing.T, c *harness.Cell) {
 		{name: "others", run: testPoolOthers},
 		{name: "as others", run: testPoolAsOthers},
 		{name: "wrong guess", run: testPoolGuess},
+		{name: "another's cgroup", run: testPoolCgroup},
 		{name: "several at once", run: testPoolAtOnce},
 	} {
 		if !t.Run(test.name, func(t *testing.T) { test.run(t, c) }) {
@@ -291,6 +292,29 @@ func testPoolGuess(t *testing.T, c *harness.Cell) {
 	if wasPooled(t, c, logged) {
 		t.Error("a machine of the pool has a share")
 	}
+}
+
+// testPoolCgroup has a machine of the pool be refused the cgroup that its container names,
+// which is found out while the guest is made its own.
+func testPoolCgroup(t *testing.T, c *harness.Cell) {
+	fill(t, c)
+	path := "/" + c.Namespace + "/taken"
+	in := func(s *specs.Spec) { s.Linux.CgroupsPath = path }
+	first := running(t, c, in)
+	_, machine := awaitParked(t, c)
+	if task, err := c.Container(t, harness.Args("true"), in).TryCreate(t, harness.IO{}); err == nil {
+		t.Errorf("a second was made in it, with the process %d", task.PID)
+	} else if !strings.Contains(err.Error(), path) {
+		t.Errorf("the error does not name the cgroup: %v", err)
+	}
+	awaitGone(t, machine)
+	if r := first.Do(t, "echo", "lives"); r.Stdout != "lives\n" {
+		t.Errorf("the first: %+v", r)
+	}
+	if err := first.Kill(t, uint32(unix.SIGKILL), false); err != nil {
+		t.Fatal(err)
+	}
+	first.Finish(t)
 }
 
 // testPoolKilled kills processes that wait, and that have just stopped to.
