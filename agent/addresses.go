@@ -11,22 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// applyAddresses makes the interfaces' addresses those that are wanted. All that
-// go go first: one may have moved from an interface to another.
-func (k *kernelNetwork) applyAddresses(want []wantedLink) error {
-	for _, w := range want {
-		if err := k.removeAddresses(w); err != nil {
-			return err
-		}
-	}
-	for _, w := range want {
-		if err := k.addAddresses(w); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
+// removeAddresses removes those of an interface that are not wanted.
 func (k *kernelNetwork) removeAddresses(w wantedLink) error {
 	link := k.links[w.name]
 	have, err := k.addresses(link)
@@ -45,6 +30,7 @@ func (k *kernelNetwork) removeAddresses(w wantedLink) error {
 	return nil
 }
 
+// addAddresses adds those to an interface that are wanted.
 func (k *kernelNetwork) addAddresses(w wantedLink) error {
 	link := k.links[w.name]
 	have, err := k.addresses(link)

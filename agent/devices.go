@@ -23,9 +23,11 @@ import (
 var ordinaryDevices = cgroups.DevicesSetV2
 
 // deviceFilter filters as libcontainer does, but for the rules that most containers have
-// it attaches a program that was made before: in a template, so that no clone has to.
+// it attaches programs that were made before: in a template, so that no clone has to.
 // The zero value has none.
-type deviceFilter struct{ usual atomic.Pointer[deviceProgram] }
+type deviceFilter struct {
+	usual atomic.Pointer[[]deviceProgram]
+}
 
 // deviceProgram is a program of the kernel's, and the rules that it was made of.
 type deviceProgram struct {
@@ -38,8 +40,8 @@ func (f *deviceFilter) install() { cgroups.DevicesSetV2 = f.set }
 
 // set has the processes of a cgroup use what the rules of r allow, and no other device.
 func (f *deviceFilter) set(dir string, r *cgroups.Resources) error {
-	usual := f.usual.Load()
-	if usual == nil || r.SkipDevices || !slices.Equal(usual.rules, rulesOf(r)) {
+	usual := f.find(r)
+	if usual == nil {
 		return ordinaryDevices(dir, r)
 	}
 	err := usual.attach(dir)
@@ -54,6 +56,21 @@ func (f *deviceFilter) set(dir string, r *cgroups.Resources) error {
 	return nil
 }
 
+// find gives the program for the rules of r, or nil if none was made.
+func (f *deviceFilter) find(r *cgroups.Resources) *deviceProgram {
+	all := f.usual.Load()
+	if all == nil || r.SkipDevices {
+		return nil
+	}
+	rules := rulesOf(r)
+	for i, p := range *all {
+		if slices.Equal(p.rules, rules) {
+			return &(*all)[i]
+		}
+	}
+	return nil
+}
+
 func rulesOf(r *cgroups.Resources) []devices.Rule {
 	rules := make([]devices.Rule, len(r.Devices))
 	for i, rule := range r.Devices {
@@ -62,44 +79,61 @@ func rulesOf(r *cgroups.Resources) []devices.Rule {
 	return rules
 }
 
-// prepare makes the program for the rules that containers have unless they ask for more:
-// no device but those that every container has.
-func (f *deviceFilter) prepare() (err error) {
+// prepare makes the programs for the rules that containers have unless they ask for more.
+func (f *deviceFilter) prepare() error {
 	if f.usual.Load() != nil {
 		return nil
 	}
-	defer func() {
+	var all []deviceProgram
+	for _, rules := range usualDevices() {
+		p, err := makeProgram(rules)
 		if err != nil {
-			err = fmt.Errorf("preparing a device filter: %w", err)
+			return fmt.Errorf("preparing a device filter: %w", err)
 		}
-	}()
+		all = append(all, p)
+	}
+	f.usual.Store(&all)
+	return nil
+}
+
+// usualDevices are the rules of OCI configurations that are usual: no device but those that
+// every container has; and of ctr, which names most of these once more, and the console.
+func usualDevices() [][]specs.LinuxDeviceCgroup {
+	none := specs.LinuxDeviceCgroup{Allow: false, Access: "rwm"}
+	character := func(major int64, minor *int64) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: minor, Access: "rwm"}
+	}
+	named := []specs.LinuxDeviceCgroup{none}
+	for _, d := range [][2]int64{{1, 3}, {1, 8}, {1, 7}, {5, 0}, {1, 5}, {1, 9}, {5, 1}} {
+		named = append(named, character(d[0], &d[1]))
+	}
+	ptmx := int64(2)
+	named = append(named, character(136, nil), character(5, &ptmx))
+	return [][]specs.LinuxDeviceCgroup{{none}, named}
+}
+
+// makeProgram has the kernel make a program for the rules of an OCI configuration.
+func makeProgram(list []specs.LinuxDeviceCgroup) (_ deviceProgram, err error) {
 	config, err := containerConfig("usual", &specs.Spec{
-		Root: &specs.Root{Path: "/"},
-		Linux: &specs.Linux{
-			CgroupsPath: "/usual",
-			Resources:   &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-		},
+		Root:  &specs.Root{Path: "/"},
+		Linux: &specs.Linux{CgroupsPath: "/usual", Resources: &specs.LinuxResources{Devices: list}},
 	})
 	if err != nil {
-		return err
+		return deviceProgram{}, err
 	}
 	// libcontainer attaches what it makes. So there is a cgroup to attach it to, and to
 	// take it from.
 	dir, err := os.MkdirTemp(cgroupRoot, "devices")
 	if err != nil {
-		return err
+		return deviceProgram{}, err
 	}
 	defer func() { err = errors.Join(err, os.Remove(dir)) }()
 	resources := config.Cgroups.Resources
 	if err := ordinaryDevices(dir, resources); err != nil {
-		return err
+		return deviceProgram{}, err
 	}
 	fd, err := attachedProgram(dir)
-	if err != nil {
-		return err
-	}
-	f.usual.Store(&deviceProgram{rules: rulesOf(resources), fd: fd})
-	return nil
+	return deviceProgram{rules: rulesOf(resources), fd: fd}, err
 }
 
 // attachedProgram opens the one program of a cgroup.

@@ -123,7 +123,21 @@ func testNetwork(t *testing.T, g *testGuest) {
 	wantNone(t, "network", g.asRoot(t, "ip addr show dev pod0"), "tentative fd00")
 
 	testNetworkUntouched(t, g)
+	testNetworkGoesOn(t, g)
 	testNetworkShrinks(t, g)
+}
+
+// testNetworkGoesOn asks for a network of which something cannot be.
+func testNetworkGoesOn(t *testing.T, g *testGuest) {
+	req := podNetwork()
+	req.Routes = append([]*agentv1.Route{{Destination: "198.18.0.0/15", Gateway: "198.51.100.77", Interface: "pod0"}}, req.Routes...)
+	req.Interfaces[1].Addresses = append(req.Interfaces[1].Addresses, "10.9.0.2/16")
+	req.Neighbours = append(req.Neighbours, &agentv1.Neighbour{Address: "10.9.0.9", Mac: "02:00:00:00:00:fc", Interface: "pod1"})
+	if _, err := g.api.SetNetwork(testCtx(t), req); err == nil || !strings.Contains(err.Error(), "198.18.0.0/15") {
+		t.Errorf("of a route whose gateway nothing leads to: %v", err)
+	}
+	wantLines(t, "the rest", g.asRoot(t, showNetwork), "inet 10.9.0.2/16", "10.9.0.9 dev pod1 lladdr 02:00:00:00:00:fc")
+	g.setNetwork(t, podNetwork())
 }
 
 // testNetworkUntouched asks for what is there: a connection lives, and what was

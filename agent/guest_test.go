@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -168,6 +169,10 @@ func testDevices(t *testing.T, g *testGuest) {
 		spec.Linux.Resources.Devices = append(spec.Linux.Resources.Devices, rule)
 		return spec
 	}
+	ctrs := testSpec("devices", "sh", "-c", script)
+	if err := oci.WithDefaultUnixDevices(t.Context(), nil, nil, ctrs); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, want string
 		spec       *specs.Spec
@@ -176,6 +181,7 @@ func testDevices(t *testing.T, g *testGuest) {
 		{"one more", "null\nserial\n", serial("rw")},
 		{"one more to make", "null\n", serial("m")},
 		{"usual again", "null\n", testSpec("devices", "sh", "-c", script)},
+		{"ctr's", "null\n", ctrs},
 	} {
 		if exit, out, errs := g.run(t, "devices", c.spec); exit.GetStatus() != 0 || out != c.want {
 			t.Errorf("%s: exited with %d: %q, want %q: %s", c.name, exit.GetStatus(), out, c.want, errs)

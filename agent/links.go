@@ -159,30 +159,25 @@ func (k *kernelNetwork) rename(l netlink.Link, name string) error {
 	return nil
 }
 
-func (k *kernelNetwork) applyMTUs(want []wantedLink) error {
-	for _, w := range want {
-		link := k.links[w.name]
-		if w.mtu == 0 || w.mtu == link.Attrs().MTU {
-			continue
-		}
-		if err := k.h.LinkSetMTU(link, w.mtu); err != nil {
-			return fmt.Errorf("setting the MTU of interface %s to %d: %w", w.name, w.mtu, err)
-		}
+func (k *kernelNetwork) applyMTU(w wantedLink) error {
+	link := k.links[w.name]
+	if w.mtu == 0 || w.mtu == link.Attrs().MTU {
+		return nil
+	}
+	if err := k.h.LinkSetMTU(link, w.mtu); err != nil {
+		return fmt.Errorf("setting the MTU of interface %s to %d: %w", w.name, w.mtu, err)
 	}
 	return nil
 }
 
-// setUp sets the interfaces up that were not. Those that were renamed are as
-// they were before.
-func (k *kernelNetwork) setUp(want []wantedLink) error {
-	for _, w := range want {
-		link := k.links[w.name]
-		if link.Attrs().Flags&net.FlagUp != 0 {
-			continue
-		}
-		if err := k.h.LinkSetUp(link); err != nil {
-			return fmt.Errorf("setting interface %s up: %w", w.name, err)
-		}
+// setUp sets an interface up that was not. One that was renamed is as it was before.
+func (k *kernelNetwork) setUp(w wantedLink) error {
+	link := k.links[w.name]
+	if link.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	if err := k.h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("setting interface %s up: %w", w.name, err)
 	}
 	return nil
 }

@@ -103,35 +103,38 @@ func (k *kernelNetwork) apply(ctx context.Context, want *wantedNetwork, settings
 	for _, l := range want.links {
 		k.links[l.name] = found[l.mac]
 	}
-	if err := k.applySettings(settings); err != nil {
-		return err
+	// What fails leaves the rest to be done: one interface does not hold up another.
+	return errors.Join(
+		k.applySettings(settings),
+		each(want.links, k.applyMTU),
+		// Addresses that go do so first: one may have moved from an interface to another.
+		each(want.links, k.removeAddresses),
+		each(want.links, k.addAddresses),
+		each(want.links, k.setUp),
+		k.applyRoutes(want.routes),
+		k.applyNeighbours(want.neighbours),
+	)
+}
+
+// each does something with every interface, also after one fails.
+func each(links []wantedLink, do func(wantedLink) error) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, do(l))
 	}
-	if err := k.applyMTUs(want.links); err != nil {
-		return err
-	}
-	if err := k.applyAddresses(want.links); err != nil {
-		return err
-	}
-	if err := k.setUp(want.links); err != nil {
-		return err
-	}
-	if err := k.applyRoutes(want.routes); err != nil {
-		return err
-	}
-	return k.applyNeighbours(want.neighbours)
+	return errors.Join(errs...)
 }
 
 // applySettings makes the settings of those interfaces that are there.
 func (k *kernelNetwork) applySettings(settings []sysctl) error {
+	var errs []error
 	for _, s := range settings {
 		if k.links[s.link] == nil {
 			continue // it may yet come
 		}
-		if err := s.write(); err != nil {
-			return err
-		}
+		errs = append(errs, s.write())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // dump reads one of the kernel's lists, whole.

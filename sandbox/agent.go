@@ -49,7 +49,10 @@ func newAgentClient(ctx context.Context, s *channel.Session) (*agentClient, erro
 // errNoAnswer says that the agent has had its time.
 var errNoAnswer = errors.New("the agent did not answer")
 
+// boundCall bounds a call, and keeps from the guest what containerd says of itself with its
+// own: a namespace is nothing that the guest needs, and one more kind of message to code.
 func boundCall(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx = ttrpc.WithMetadata(ctx, nil)
 	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w within %s", errNoAnswer, timeout))
 }
 

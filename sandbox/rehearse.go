@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path"
 
@@ -121,16 +122,20 @@ func (p *Parked) runRehearsal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stdout, err := p.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: request.Streams.Stdout})
-	if err != nil {
-		return err
+	var streams []net.Conn
+	defer func() {
+		for _, s := range streams {
+			s.Close()
+		}
+	}()
+	for _, id := range []uint64{request.Streams.Stdin, request.Streams.Stdout, request.Streams.Stderr} {
+		stream, err := p.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: id})
+		if err != nil {
+			return err
+		}
+		streams = append(streams, stream)
 	}
-	defer stdout.Close()
-	stderr, err := p.session.Open(ctx, channel.Header{Kind: channel.Stdio, ID: request.Streams.Stderr})
-	if err != nil {
-		return err
-	}
-	defer stderr.Close()
+	stdout := streams[1]
 	if err := p.agent.createContainer(ctx, request); err != nil {
 		return err
 	}
@@ -183,7 +188,7 @@ func rehearsalRequest() (*agentv1.CreateContainerRequest, error) {
 	return &agentv1.CreateContainerRequest{
 		ContainerId: rehearsalID,
 		Spec:        spec,
-		Streams:     &agentv1.Streams{Stdout: rehearsalStream, Stderr: rehearsalStream + 1},
+		Streams:     &agentv1.Streams{Stdin: rehearsalStream, Stdout: rehearsalStream + 1, Stderr: rehearsalStream + 2},
 		Rootfs:      &agentv1.Rootfs{Image: rehearsalImage, Scratch: rehearsalScratch, Target: target},
 	}, nil
 }

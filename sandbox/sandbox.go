@@ -63,7 +63,7 @@ type Sandbox struct {
 	// life ends with Stop; tasks are the goroutines that end with it.
 	life       context.Context
 	endLife    context.CancelFunc
-	tasks      sync.WaitGroup
+	tasks      tasks
 	nextStream atomic.Uint64
 	// placesMade counts directories of containers in the share, ever.
 	placesMade atomic.Uint64

@@ -145,7 +145,8 @@ func awaitEnd(ctx context.Context, server *record.Handle) {
 }
 
 // endAll kills what a run directory names, and the server if that is not nil,
-// and removes the directory. It closes the server's handle.
+// and removes the directory. It closes the server's handle. A cgroup that cannot be
+// removed keeps the directory, which names it: the next delete then tries it again.
 func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 	hs, err := record.OpenAll(d.pids())
 	if server != nil {
@@ -165,7 +166,9 @@ func endAll(ctx context.Context, server *record.Handle, d runDir) error {
 		err = errors.Join(err, kerr)
 	}
 	if group != nil {
-		err = errors.Join(err, group.Remove(ctx))
+		if rerr := group.Remove(ctx); rerr != nil {
+			return errors.Join(err, rerr)
+		}
 	}
 	return errors.Join(err, d.remove())
 }
@@ -209,6 +212,8 @@ func askServer(ctx context.Context, i invocation, address string, exit *api.Dele
 	switch {
 	case err == nil:
 		exit.Pid, exit.ExitStatus, exit.ExitedAt = r.Pid, r.ExitStatus, r.ExitedAt
+	case errdefs.IsAborted(err):
+		return nil // slowly, and others live there
 	case !errdefs.IsNotFound(err):
 		return err
 	}

@@ -61,7 +61,8 @@
 // containerd runs delete after every task it removes, and when it has lost a
 // server. A server that answers is asked to remove that one container and then
 // to end, which it does if no other lives. Delete of a sandbox ends its server
-// whoever lives in it. One that does not answer is killed.
+// whoever lives in it. One that does not answer is killed, but not one that is slow to remove
+// a container that others live beside.
 // What a dead server left (processes, socket, directory) is removed; its mounts
 // went with its namespace.
 package shim

@@ -29,6 +29,9 @@ const (
 	// parkTimeout bounds the making of its machine, which gives way to all else on the
 	// host.
 	parkTimeout = 2 * time.Minute
+	// parkRest is how long it waits before that: a pod has just been started, or has ended
+	// and its remains are removed. Its priority is nothing to those of other sessions.
+	parkRest = 250 * time.Millisecond
 )
 
 // park is a shim that makes a machine, waits in the pool until it is claimed, and is
@@ -118,6 +121,11 @@ func (p *parking) make(ctx context.Context, c *config.Config) error {
 	defer cancel()
 	begin := time.Now()
 	var err error
+	select {
+	case <-time.After(parkRest):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	p.machine, err = sandbox.Park(ctx, sandbox.ParkOptions{ID: parkedID, Dir: p.place.Dir(), Config: c, Wants: p.wants})
 	if err != nil {
 		return err

@@ -41,6 +41,11 @@ func limitsOf(c *config.Config) pool.Limits {
 	return pool.Limits{Max: c.Pool.Max, Window: time.Duration(c.Pool.IdleSeconds) * time.Second}
 }
 
+// refillDelay is how long a pod that was started has the host's processors for itself,
+// unless it ends before, as many do: its program, its output and who waits for that come
+// first.
+const refillDelay = time.Second
+
 // refill takes note that a pod was started, and has another machine made for the next
 // if pods are started often. It does not wait for that.
 func (o *opener) refill(out *outside, c *config.Config) {
@@ -50,7 +55,7 @@ func (o *opener) refill(out *outside, c *config.Config) {
 	o.refills.Go(func() {
 		place, err := parsePoolPlace(o.invocation.Pool)
 		if err == nil {
-			err = refill(out, place, limitsOf(c))
+			err = refill(out, place, limitsOf(c), o.ending)
 		}
 		if err != nil {
 			log.L.WithError(err).Warn("no machine is made ahead for the next pod")
@@ -58,10 +63,14 @@ func (o *opener) refill(out *outside, c *config.Config) {
 	})
 }
 
-func refill(out *outside, place poolPlace, l pool.Limits) error {
+func refill(out *outside, place poolPlace, l pool.Limits, ending <-chan struct{}) error {
 	more, err := pool.New(runRoot(os.Getenv)).Note(place.Key, l)
 	if err != nil || !more {
 		return err
+	}
+	select {
+	case <-ending:
+	case <-time.After(refillDelay):
 	}
 	// It belongs to no pod yet, and has a mount namespace as a server has.
 	parked := *out

@@ -27,6 +27,7 @@ type opener struct {
 	mounts     *os.File        // the mount namespace that containerd runs the shim in
 	parked     *sandbox.Parked // or nil
 	refills    sync.WaitGroup  // the starts of other machines, for others
+	ending     <-chan struct{} // closed when the server's end has begun
 }
 
 func (o *opener) open() (pod, error) {

@@ -131,6 +131,7 @@ func newServer(l *net.UnixListener, o *opener) *server {
 		stdio:    stdio.NewHost(i.Namespace),
 		ended:    make(chan struct{}),
 	}
+	o.ending = s.ended
 	s.events = event.NewQueue(ctx, i.Namespace, s.remote)
 	open := sync.OnceValues(o.open) // whoever comes first
 	s.tasks = task.New(ctx, task.Options{

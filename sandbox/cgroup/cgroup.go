@@ -117,10 +117,16 @@ func expandSlice(slice string) (string, error) {
 func (g *Group) Join(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	if err := g.join(ctx); err != nil {
-		return fmt.Errorf("joining the pod's cgroup %s: %w", g.path, errors.Join(err, g.leave()))
+	for {
+		err := g.join(ctx)
+		if err == nil {
+			return nil
+		}
+		// Who removes an unclaimed one may have looked before we were in it.
+		if lerr := g.leave(); lerr != nil || !removed(err) || !pause(ctx) {
+			return fmt.Errorf("joining the pod's cgroup %s: %w", g.path, errors.Join(err, lerr))
+		}
 	}
-	return nil
 }
 
 func (g *Group) join(ctx context.Context) error {

@@ -58,6 +58,34 @@ func TestJoinAwaitsTheEndOfAnother(t *testing.T) {
 	g.checkGone(t)
 }
 
+// TestAGroupThatIsRemovedUnderItsJoinerIsMadeAgain has somebody remove the group whenever
+// nobody is in it, as who cleans up after a killed shim may.
+func TestAGroupThatIsRemovedUnderItsJoinerIsMadeAgain(t *testing.T) {
+	g := testGroup(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var remover sync.WaitGroup
+	remover.Go(func() {
+		for ctx.Err() == nil {
+			for _, h := range g.hierarchies {
+				os.Remove(h.dir(g.path))
+				time.Sleep(200 * time.Microsecond) // else nobody would ever get in
+			}
+		}
+	})
+	defer remover.Wait()
+	defer stop()
+	for range 20 {
+		j := startJoiner(t, g.path, 10*time.Second)
+		if word := j.word(); word != "<nil>" {
+			t.Fatal(word)
+		}
+		g.checkIn(t, j.Process.Pid)
+		if err := j.end(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAClaimIsTriedAgain removes what the group is made in, as who leaves it may, in a
 // made-up hierarchy.
 func TestAClaimIsTriedAgain(t *testing.T) {

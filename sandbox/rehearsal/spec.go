@@ -1,23 +1,33 @@
 package rehearsal
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"path"
 
-// Spec is the container's configuration, as clients of containerd make it.
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Spec is the container's configuration, as clients of containerd make it. What is usual is
+// in it though it changes nothing: an emulated guest is slow at what it does for the first time.
 func Spec() *specs.Spec {
 	capabilities := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
 		"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"}
+	shares := uint64(1024)
 	return &specs.Spec{
 		Version: specs.Version,
 		Root:    &specs.Root{Path: "rootfs"},
 		Process: &specs.Process{
-			Args: []string{programPath}, Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: true,
+			Args: []string{path.Base(programPath)}, Cwd: "/", Env: []string{"PATH=/usr/bin:" + path.Dir(programPath)}, NoNewPrivileges: true,
+			User:         specs.User{AdditionalGids: []uint32{0}},
 			Capabilities: &specs.LinuxCapabilities{Bounding: capabilities, Effective: capabilities, Permitted: capabilities},
 			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
 		},
 		Mounts: mounts(),
 		Linux: &specs.Linux{
 			CgroupsPath: "/rehearsal",
-			Resources:   &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+			Resources: &specs.LinuxResources{
+				Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+				CPU:     &specs.LinuxCPU{Shares: &shares},
+			},
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace}, {Type: specs.NetworkNamespace},
 			},

@@ -162,7 +162,9 @@ func (s *Service) Stats(ctx context.Context, id string) (*stats.Metrics, error) 
 	return m, nil
 }
 
-// Pids lists a task's processes by their ids in the guest.
+// Pids lists a task's processes by their ids in the guest. One whose end is not told yet,
+// for the sake of its output, stands for itself by the task's own id: containerd deletes a
+// task of no processes when it begins, and forgets it also where it may not.
 func (s *Service) Pids(ctx context.Context, id string) ([]ProcessInfo, error) {
 	c, err := s.container(id)
 	if err != nil {
@@ -174,6 +176,9 @@ func (s *Service) Pids(ctx context.Context, id string) ([]ProcessInfo, error) {
 	ps, err := c.guest.Pids(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("processes of task %s: %w", id, err)
+	}
+	if len(ps) == 0 && c.init.state() != Stopped {
+		return []ProcessInfo{{PID: c.pid}}, nil
 	}
 	return ps, nil
 }

@@ -27,6 +27,7 @@ type host struct {
 	holds bool          // exits are not told before all output is read
 	// answers, if not nil, holds back the answers to signals until it is closed.
 	answers chan struct{}
+	empty   bool // no processes are listed
 
 	mu      sync.Mutex
 	all     []*hostProcess
@@ -122,6 +123,9 @@ func (c *hostContainer) Stats(context.Context) (*stats.Metrics, error) {
 }
 
 func (c *hostContainer) Pids(context.Context) ([]ProcessInfo, error) {
+	if c.host.empty {
+		return nil, nil
+	}
 	ps := []ProcessInfo{{PID: 1}}
 	c.mu.Lock()
 	defer c.mu.Unlock()

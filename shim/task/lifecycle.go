@@ -11,7 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/hyperhq/hyper/shim/stdio"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -215,36 +214,4 @@ func (s *Service) bury(c *container, p *process) (Exit, error) {
 	})
 	s.release(c.id)
 	return exit, err
-}
-
-// Remove removes a task whatever it does: one that is being made is given up, one
-// that runs is killed, and output that nobody reads is lost.
-func (s *Service) Remove(ctx context.Context, id string) (Exit, uint32, error) {
-	s.mu.Lock()
-	m := s.making[id]
-	s.mu.Unlock()
-	if m != nil {
-		m.cancel()
-		select {
-		case <-m.done:
-		case <-ctx.Done():
-			return Exit{}, 0, fmt.Errorf("remove task %s, which is being made: %w", id, context.Cause(ctx))
-		}
-	}
-	c, err := s.container(id)
-	if err != nil {
-		return Exit{}, 0, err
-	}
-	if st := c.init.state(); st == Running || st == Paused {
-		if err := c.guest.Signal(ctx, uint32(unix.SIGKILL)); err != nil && !errdefs.IsNotFound(err) {
-			return Exit{}, 0, fmt.Errorf("remove task %s: %w", id, err)
-		}
-		for _, p := range append(c.stop(), c.init) {
-			p.giveUp()
-		}
-		if _, err := c.init.wait(ctx); err != nil {
-			return Exit{}, 0, fmt.Errorf("remove task %s: %w", id, err)
-		}
-	}
-	return s.Delete(ctx, id, "")
 }

@@ -35,7 +35,7 @@ const (
 	removeMethod  = "Remove"
 )
 
-// Remove calls Service.Remove in the server at the other end of client.
+// Remove calls Service.RemoveAmong in the server at the other end of client.
 func Remove(ctx context.Context, client *ttrpc.Client, id string) (*api.DeleteResponse, error) {
 	r := &api.DeleteResponse{}
 	if err := client.Call(ctx, removeService, removeMethod, &api.DeleteRequest{ID: id}, r); err != nil {
@@ -45,7 +45,7 @@ func Remove(ctx context.Context, client *ttrpc.Client, id string) (*api.DeleteRe
 }
 
 func (r rpc) remove(ctx context.Context, q *api.DeleteRequest) (*api.DeleteResponse, error) {
-	exit, pid, err := r.s.Remove(ctx, q.ID)
+	exit, pid, err := r.s.RemoveAmong(ctx, q.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -539,6 +539,51 @@ func TestRemove(t *testing.T) {
 	})
 }
 
+// TestATaskWithoutProcessesIsStopped asks for the processes of one whose guest has none.
+func TestATaskWithoutProcessesIsStopped(t *testing.T) {
+	f := newFixture(t, map[string][]string{"c": {"sleep", "1000"}})
+	f.host.empty = true
+	f.create("c", stdio.Config{})
+	f.start("c", "")
+	ps, err := f.Pids(t.Context(), "c")
+	if err != nil || len(ps) != 1 || ps[0].PID != f.PID("c") {
+		t.Errorf("while its end is not told: %v, %v", ps, err)
+	}
+	f.kill("c", "")
+	f.wait("c", "", killed)
+	if ps, err := f.Pids(t.Context(), "c"); err != nil || len(ps) != 0 {
+		t.Errorf("after that: %v, %v", ps, err)
+	}
+}
+
+// TestASlowRemovalSparesOthers removes a task whose guest does not answer in time.
+func TestASlowRemovalSparesOthers(t *testing.T) {
+	f := newFixture(t, map[string][]string{"c": {"sleep", "1000"}, "d": {"sleep", "1000"}})
+	f.host.answers = make(chan struct{})
+	f.create("c", stdio.Config{})
+	f.start("c", "")
+	if _, _, err := f.RemoveAmong(t.Context(), "c"); !errdefs.IsUnavailable(err) {
+		t.Errorf("of a task that is alone: %v", err)
+	}
+	f.create("d", stdio.Config{})
+	f.start("d", "")
+	if _, _, err := f.RemoveAmong(t.Context(), "d"); !errdefs.IsAborted(err) {
+		t.Errorf("of one that has company: %v", err)
+	}
+	select {
+	case <-f.down:
+		t.Fatal("it shut down while tasks lived")
+	default:
+	}
+	close(f.host.answers)
+	waitUntil(t, "the end, when both are removed", f.down)
+	for _, id := range []string{"c", "d"} {
+		if _, err := f.State(id, ""); !errdefs.IsNotFound(err) {
+			t.Errorf("%s is left: %v", id, err)
+		}
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	f := newFixture(t, map[string][]string{"c": {"true"}, "d": {"true"}})
 	isDown := func() bool {

@@ -32,6 +32,7 @@ func (k *keeper) end(t *testing.T) {
 type sharedPod struct {
 	keeper
 	first *harness.Task
+	seen  int64 // what was logged when it was last seen to run
 }
 
 // lend sees to it that there is such a pod, and that the containers which the test makes
@@ -39,9 +40,11 @@ type sharedPod struct {
 // failed: the next gets another. Once it is gone nothing of it may be left.
 func (l *lane) lend(t *testing.T) {
 	t.Helper()
-	if l.pod != nil && !l.pod.runs(t) {
-		t.Error("the pod that tests share does not run any more")
-		l.takeBack(t)
+	if l.pod != nil {
+		if how := l.pod.look(t); how != "RUNNING" {
+			t.Errorf("the pod that tests share does not run any more: it is %s; the log since it did:\n%s", how, l.cell.LogSince(l.pod.seen))
+			l.takeBack(t)
+		}
 	}
 	t.Cleanup(func() {
 		l.cell.Always()
@@ -53,6 +56,7 @@ func (l *lane) lend(t *testing.T) {
 		l.pod = &sharedPod{keeper: keeper{T: t}}
 		l.pod.make(l.cell)
 	}
+	l.pod.seen = l.cell.LogSize()
 	l.cell.Always(inPod("container", l.pod.first.Container.ID))
 }
 
@@ -75,10 +79,14 @@ func (p *sharedPod) make(c *harness.Cell) {
 	p.first.Start(p)
 }
 
-func (p *sharedPod) runs(t *testing.T) bool {
+// look says what the pod does now.
+func (p *sharedPod) look(t *testing.T) string {
 	if p.first == nil {
-		return false
+		return "not made"
 	}
 	state, err := p.first.State(t)
-	return err == nil && state.Status.String() == "RUNNING"
+	if err != nil {
+		return err.Error()
+	}
+	return state.Status.String()
 }
