@@ -58,7 +58,8 @@ type Spec struct {
 	// this process and all that it starts, too: it is inherited, and not undone.
 	SmallPages bool
 	// Slice is how long each thread of the process may compute at a time while others
-	// wait for the processor, until UsualSlice is called; 0 is as long as is usual.
+	// wait for the processor, until UsualSlice is called; 0 is as long as is usual, and so
+	// is any for one that is nice to others.
 	Slice time.Duration
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/containerd/errdefs"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/hyperhq/hyper/qemu/process/thread"
 )
 
 // parentEnv makes the test binary a parent that starts a process and waits to be
@@ -163,7 +165,8 @@ func TestSlice(t *testing.T) {
 	slice := func(pid int) time.Duration {
 		attr, err := unix.SchedGetAttr(pid, 0)
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return 0
 		}
 		return time.Duration(attr.Runtime)
 	}
@@ -177,6 +180,22 @@ func TestSlice(t *testing.T) {
 	}
 	if got := slice(0); got != usual {
 		t.Errorf("who started it may compute for %v at a time, want %v as before", got, usual)
+	}
+	// One that is nice stays as it is.
+	err := thread.Do(func() error {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 5); err != nil {
+			return err
+		}
+		if err := setSlice(0, long); err != nil {
+			return err
+		}
+		if got := slice(0); got != usual {
+			return fmt.Errorf("one that is nice may compute for %v at a time, want %v", got, usual)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	if err := p.UsualSlice(); err != nil {
 		t.Fatal(err)

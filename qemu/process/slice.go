@@ -12,11 +12,19 @@ import (
 
 // setSlice sets how long a thread may compute at a time while others wait for the
 // processor, or with 0 has that be as usual. Its policy and its weight stay what they are.
+//
+// One that gives way to others by its weight is left as it is: with so little of the
+// processor it would wait for seconds each time that it is woken, until all of a long slice
+// were its share.
+//
 // Linux before 6.12 knows no such thing and heeds it not.
 func setSlice(thread int, slice time.Duration) error {
 	attr, err := unix.SchedGetAttr(thread, 0)
 	if err != nil {
 		return err
+	}
+	if attr.Nice > 0 && slice > 0 {
+		return nil
 	}
 	attr.Runtime = uint64(slice.Nanoseconds())
 	return unix.SchedSetAttr(thread, attr, 0)

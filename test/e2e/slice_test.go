@@ -20,7 +20,7 @@ func testSlice(t *testing.T, c *harness.Cell) {
 	if usual == 0 {
 		t.Skip("this kernel has no slices (Linux before 6.12)")
 	}
-	task := c.Container(t, harness.Args("sleep", "1000")).Create(t, harness.IO{})
+	task := c.Container(t, harness.Sh("echo here; exec sleep 1000")).Create(t, harness.IO{})
 	machine := c.Program("qemu-system")[0]
 	if !strings.Contains(strings.Join(machine.Args, " "), "-accel tcg") {
 		t.Skip("this machine is not emulated")
@@ -31,6 +31,7 @@ func testSlice(t *testing.T, c *harness.Cell) {
 		}
 	}
 	task.Start(t)
+	task.Expect(t, "here")
 	for _, slice := range threadSlices(t, machine.PID) {
 		if slice != usual {
 			t.Errorf("a thread of QEMU may compute for %v at a time, others for %v", slice, usual)
