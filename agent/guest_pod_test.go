@@ -86,7 +86,9 @@ func testPIDsOfContainer(t *testing.T, g *testGuest) {
 	g.sleeper(t, "one", inPIDsOf("owner"))
 	// A member's namespace is the owner's.
 	g.sleeper(t, "two", inPIDsOf("one"))
-	if exit, out := g.exec(t, "two", "e", execSpec("sh", "-c", "ps | grep -c 'sleep 99[89]'; echo pid $$")); exit.Status != 0 || strings.Contains(out, "pid 1\n") || !strings.HasPrefix(out, "6\n") {
+	// Their shells may not have come to run both of theirs yet.
+	const count = `for i in $(seq 100); do n=$(ps | grep -c 'sleep 99[89]'); [ $n -ge 6 ] && break; sleep 0.1; done; echo $n; echo pid $$`
+	if exit, out := g.exec(t, "two", "e", execSpec("sh", "-c", count)); exit.Status != 0 || strings.Contains(out, "pid 1\n") || !strings.HasPrefix(out, "6\n") {
 		t.Errorf("%d %q", exit.Status, out)
 	}
 	none := &stdioStreams{want: &agentv1.Streams{}}
