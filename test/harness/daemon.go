@@ -199,19 +199,28 @@ func (d *daemon) logFrom(size int64) ([]byte, error) {
 
 // logSince is what has been logged since the log had a size, by containerd and
 // its shims, for a person: the daemon's debugging left out, and the end of it
-// if it is long.
+// if it is long, with what was warned of before.
 func (d *daemon) logSince(size int64) string {
-	const limit = 8 << 10
 	data, err := d.logFrom(size)
 	if err != nil {
 		return err.Error()
 	}
+	return shortened(string(data))
+}
+
+func shortened(text string) string {
+	const limit = 32 << 10
 	var kept []string
-	for line := range strings.Lines(string(data)) {
-		if !strings.Contains(line, "level=debug") || strings.Contains(line, "runtime=io.containerd.hyper") {
-			kept = append(kept, line)
+	left := limit
+	for _, line := range slices.Backward(slices.Collect(strings.Lines(text))) {
+		trouble := strings.Contains(line, "level=warning") || strings.Contains(line, "level=error")
+		ours := strings.Contains(line, "runtime=io.containerd.hyper")
+		if !trouble && (left < len(line) || strings.Contains(line, "level=debug") && !ours) {
+			continue
 		}
+		left -= len(line)
+		kept = append(kept, line)
 	}
-	text := strings.Join(kept, "")
-	return text[max(0, len(text)-limit):]
+	slices.Reverse(kept)
+	return strings.Join(kept, "")
 }
