@@ -46,6 +46,7 @@ type container struct {
 	ops chan struct{}
 	// Below: used with ops held only.
 	jail      jail     // nil before it is made
+	holds     *holds   // on the share, nil before
 	mounts    []string // made for the container, in order
 	nodes     string   // directory of those of the container's disks, if it has any
 	sockets   *sockets // of the host, for which its mounts listen
@@ -125,6 +126,7 @@ func (c *container) create(ctx context.Context, spec *specs.Spec, io *stdio, rel
 		return err
 	}
 	c.init = newProcess(c, "", lp, io)
+	c.holds = holdShare(config)
 	return c.makeInit(ctx, config)
 }
 
@@ -155,7 +157,14 @@ func (c *container) makeInit(ctx context.Context, config *configs.Config) error 
 		c.abortProcess(c.init)
 		return err
 	}
-	if err := c.init.began(); err != nil {
+	pid, err := c.init.run.Pid()
+	if err == nil {
+		err = c.holds.follow(pid)
+	}
+	if err == nil {
+		err = c.init.began()
+	}
+	if err != nil {
 		c.abortProcess(c.init)
 		return err
 	}
@@ -171,6 +180,9 @@ func (c *container) abortProcess(p *process) {
 // destroy undoes create, as far as that came. The container's processes must
 // have ended. It can be tried again.
 func (c *container) destroy() error {
+	if err := c.holds.release(); err != nil {
+		return fmt.Errorf("destroying container %s: %w", c.id, err)
+	}
 	if c.jail != nil {
 		if err := c.jail.destroy(); err != nil {
 			return fmt.Errorf("destroying container %s: %w", c.id, err)

@@ -29,8 +29,9 @@ type node struct {
 	network *harness.NetNS
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
-	pods    int  // made until now
-	lent    *pod // to tests that share one, or nil
+	pods    int   // made until now
+	lent    *pod  // to tests that share one, or nil
+	lentAt  int64 // what had been logged when it was last seen
 	podDirs string
 }
 

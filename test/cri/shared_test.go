@@ -12,9 +12,10 @@ import (
 func (n *node) lend(t *testing.T) {
 	t.Helper()
 	if n.lent != nil && n.lent.status(t).State != runtimeapi.PodSandboxState_SANDBOX_READY {
-		t.Error("the pod that tests share is not ready any more")
+		t.Errorf("the pod that tests share is not ready any more; the log since it was:\n%s", n.cell.LogSince(n.lentAt))
 		n.takeBack(t)
 	}
+	defer func() { n.lentAt = n.cell.LogSize() }()
 	if n.lent != nil {
 		return
 	}
