@@ -45,6 +45,7 @@ func suite() []test {
 
 		{name: "rootfs/use", run: testRootfs, shares: true},
 		{name: "rootfs/executables", run: testExecutables},
+		{name: "rootfs/is held", run: testShareIsHeld, vm: true},
 		{name: "rootfs/persists", run: testRootfsPersists, shares: true},
 		{name: "rootfs/read-only", run: testReadonlyRootfs, shares: true},
 		{name: "rootfs/tmpfs", run: testTmpfs, shares: true},
