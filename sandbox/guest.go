@@ -459,12 +459,13 @@ func (g *guest) shmSize() (uint64, error) {
 // fail ends a boot: whoever waits for it gets err.
 func (g *guest) fail(err error) {
 	g.err = err
+	// First, or who waits for the machine would take it for having started.
+	close(g.ready)
 	select {
 	case <-g.started:
 	default:
 		close(g.started)
 	}
-	close(g.ready)
 }
 
 // conclude returns when the machine is gone, which has ended or whose agent hung up or
