@@ -204,8 +204,7 @@ func (g *guest) adopt(ctx context.Context, parked *Parked, phases *phases) error
 	}
 	begun := g.begin(ctx, phases)
 	if err := <-moving; err != nil {
-		<-g.moved
-		g.kill()
+		g.kill() // which waits for moved
 		if begun == nil {
 			err = errors.Join(err, g.session.Close(), g.network.close())
 		}
